@@ -31,10 +31,9 @@ def check_model(model: object) -> nn.Module:
 
 
 def _wrapped(model: nn.Module) -> nn.Module | None:
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return model.module
-    original = getattr(model, "_orig_mod", None)  # torch.compile
-    return original if isinstance(original, nn.Module) else None
+    is_parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    inner = getattr(model, "module" if is_parallel else "_orig_mod", None)  # _orig_mod: torch.compile
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def arguments(model: nn.Module, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
