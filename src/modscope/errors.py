@@ -12,6 +12,7 @@ Every error that a caller can cause is one of these, and says what was given, wh
     ├── LesionError       units cannot be silenced as asked
     ├── RecordError       a record or a file of ours is damaged, or of a newer version
     ├── DataError         a data set or a checkpoint is missing or damaged
+    ├── JobError          work cannot be sent to a worker, or a worker died
     └── StudyError        a command or a study asks for something that cannot be done
 """
 
@@ -54,6 +55,10 @@ class RecordError(ModscopeError, ValueError):
 
 class DataError(ModscopeError, ValueError):
     """A data set or a checkpoint is missing or damaged."""
+
+
+class JobError(ModscopeError, RuntimeError):
+    """Work cannot be sent to a worker, or a worker died."""
 
 
 class StudyError(ModscopeError, ValueError):

@@ -1,0 +1,81 @@
+"""How far does a number move from draw to draw?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from modscope.errors import StatisticsError
+from modscope.randomness import Rng, generator
+
+
+def prediction_interval(draws: Float[np.ndarray, " draws"], *, level: float = 0.95) -> tuple[float, float]:
+    """Where one more draw of the same normal quantity falls with chance `level`: mean -+ t sd sqrt(1 + 1/n).
+
+    Raises:
+        StatisticsError: If there are fewer than two draws.
+    """
+    from scipy.special import stdtrit
+
+    n = len(draws)
+    if n < 2:
+        raise StatisticsError(f"an interval needs at least 2 draws, got {n}")
+    half = float(stdtrit(n - 1, (1 + level) / 2) * draws.std(ddof=1) * np.sqrt(1 + 1 / n))
+    mean = float(draws.mean())
+    return mean - half, mean + half
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " values"],
+    statistic: Callable[[Float[np.ndarray, " values"]], float] = np.mean,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    rng: Rng = 0,
+) -> tuple[float, float]:
+    """Interval of a statistic of independent values, by the bias-corrected bootstrap (BCa).
+
+    Values that are all equal give an interval of no width.
+
+    Raises:
+        StatisticsError: If there are fewer than two values, or one is not finite.
+
+    Source: Efron 1987, as in `scipy.stats.bootstrap`.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        raise StatisticsError(f"a bootstrap interval needs at least 2 values, got {len(values)}")
+    if not np.isfinite(values).all():
+        raise StatisticsError(f"a bootstrap interval needs finite values, got {values[~np.isfinite(values)][0]}")
+    if np.ptp(values) == 0:
+        constant = float(statistic(values))
+        return constant, constant
+    from scipy.stats import bootstrap
+
+    resampled = bootstrap(
+        (values,),
+        statistic,
+        vectorized=False,
+        confidence_level=level,
+        n_resamples=n_resamples,
+        method="BCa",
+        random_state=generator(rng),
+    ).confidence_interval
+    if np.isnan(resampled.low) or np.isnan(resampled.high):
+        # BCa is undefined where (nearly) all resamples give the observed value, as for a median of tied values.
+        replicates = _resampled(values, statistic, n_resamples, generator(rng))
+        low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+    return float(resampled.low), float(resampled.high)
+
+
+def _resampled(
+    values: Float[np.ndarray, " values"],
+    statistic: Callable[[Float[np.ndarray, " values"]], float],
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " resamples"]:
+    draws = rng.integers(len(values), size=(n_resamples, len(values)))
+    return np.array([float(statistic(values[draw])) for draw in draws])
