@@ -1,0 +1,124 @@
+"""How is a network trained on a task, the same way every time?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from modscope.calling import call, check_model, device_of, moved, split_batch
+from modscope.data.examples import Batches
+from modscope.errors import TaskError
+from modscope.progress import track
+from modscope.randomness import Rng, seed_of
+from modscope.tasks.task import Task, checked_loss
+from modscope.training.pruning import MagnitudePruning, largest, remove
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    *,
+    n_steps: int,
+    rng: Rng,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    batch_size: int = 128,
+    pruning: MagnitudePruning | None = None,
+) -> Float[np.ndarray, " steps"]:
+    """The loss at every step of training the model on the task's training data, in place.
+
+    AdamW with decoupled weight decay on every parameter that asks for gradients; batches are drawn with replacement
+    from all training examples, which are held in memory. The same `rng` gives the same weights, bit for bit, on one
+    machine with one number of threads; torch's global generators are left as they were.
+
+    Args:
+        model: Trained in train mode; afterwards every layer's mode is again what it was.
+        task: Its `loss` is what is made small; sum the losses of several tasks in one Task to train on all.
+        n_steps: How many batches.
+        rng: Draws the batches, and what dropout drops.
+        learning_rate: Adam's step size.
+        weight_decay: A step shrinks every parameter by the factor 1 - learning_rate * weight_decay.
+        batch_size: Examples in a batch.
+        pruning: Removes weights on the way; they are exactly 0 from then on.
+
+    Raises:
+        TaskError: If the task has no training data, the loss fails, or becomes infinite or NaN.
+
+    Source: Loshchilov & Hutter 2019 (decoupled weight decay).
+    """
+    model = check_model(model)
+    if n_steps < 1 or batch_size < 1:
+        raise TaskError(f"training needs at least one step of one example, got {n_steps=}, {batch_size=}")
+    data = _in_memory(model, task)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    losses = torch.empty(n_steps, device=device_of(model))
+    kept: dict[str, Tensor] = {}
+    with _own_randomness(seed_of(rng), device_of(model)) as draws, _training_mode(model):
+        for step in track(range(n_steps), f"training on {task.name}"):
+            inputs, targets = split_batch(model, _drawn(data, batch_size, draws))
+            loss = checked_loss(task, call(model, inputs), targets)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses[step] = loss.detach()
+            if pruning is not None:
+                kept = largest(model, pruning.density(step + 1)) if pruning.is_due(step + 1) else kept
+                remove(model, kept)
+    return _finite(losses.cpu().numpy(), task)
+
+
+def _in_memory(model: nn.Module, task: Task) -> Any:
+    """All training examples as one batch, on the model's device."""
+    if isinstance(task.train, Batches):
+        examples = task.train.examples
+        if not len(examples):
+            raise TaskError(f"task '{task.name}' has no train data; give at least one example")
+        return moved((examples.inputs, examples.targets), device_of(model))
+    batches = [tuple(batch) if isinstance(batch, list) else batch for batch in task.batches("train")]
+    flat = [pytree.tree_flatten(batch) for batch in batches]
+    leaves = [torch.cat(pieces) for pieces in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return moved(pytree.tree_unflatten(leaves, flat[0][1]), device_of(model))
+
+
+def _drawn(data: Any, batch_size: int, draws: torch.Generator) -> Any:
+    leaves, structure = pytree.tree_flatten(data)
+    chosen = torch.randint(len(leaves[0]), (batch_size,), generator=draws).to(leaves[0].device)
+    return pytree.tree_unflatten([leaf[chosen] for leaf in leaves], structure)
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device | None) -> Iterator[torch.Generator]:
+    """A generator for the batches; dropout, which can only read the global generators, is seeded inside alone."""
+    seed %= 2**63  # torch takes no larger one
+    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def _training_mode(model: nn.Module) -> Iterator[None]:
+    was_training = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, flag in was_training:
+            module.training = flag
+
+
+def _finite(losses: Float[np.ndarray, " steps"], task: Task) -> Float[np.ndarray, " steps"]:
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if wrong.size:
+        raise TaskError(
+            f"the loss of task '{task.name}' became {losses[wrong[0]]} at step {wrong[0]} of {len(losses)}; "
+            "try a smaller learning rate"
+        )
+    return losses
