@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,20 +10,30 @@ if TYPE_CHECKING:
 
     from modscope.statistics.comparison import Comparison
 
+COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#bab0ac")  # told apart by colour-blind readers too
+
 
 def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Histogram of the null samples with a line at the observed value, and a band for its own noise."""
+    return plot_comparisons({comparison.null_name: comparison}, ax)
+
+
+def plot_comparisons(
+    comparisons: Mapping[str, Comparison], ax: Axes | None = None, *, label: str = "statistic"
+) -> Axes:
+    """Histogram of the null samples of each comparison of one observed value, with a line at that value."""
     if ax is None:
         import matplotlib.pyplot as plt
 
         ax = plt.figure(figsize=(5, 3)).add_subplot()
-    ax.hist(
-        comparison.null_samples, bins="auto", color="0.75", label=f"{comparison.null_name}: n = {comparison.n_samples}"
-    )
-    ax.axvline(comparison.observed, color="C3", label=f"observed: p = {comparison.p_value:.3g}")
-    if comparison.interval is not None:
-        ax.axvspan(*comparison.interval, color="C3", alpha=0.15, linewidth=0)
-    ax.set_xlabel("statistic")
+    for index, (name, comparison) in enumerate(comparisons.items()):
+        legend = f"{name}: p = {comparison.p_value:.3g} (n = {comparison.n_samples})"
+        ax.hist(comparison.null_samples, bins="auto", color=COLOURS[index % len(COLOURS)], alpha=0.6, label=legend)
+    first = next(iter(comparisons.values()))
+    ax.axvline(first.observed, color="black", label="observed")
+    if first.interval is not None:
+        ax.axvspan(*first.interval, color="black", alpha=0.15, linewidth=0)
+    ax.set_xlabel(label)
     ax.set_ylabel("null samples")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize="small")
     return ax

@@ -1,0 +1,102 @@
+"""What would the network be if its weights stood elsewhere?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from modscope.nulls.layers import Layer, Redrawn, redraw_layers
+from modscope.nulls.registry import null_model
+from modscope.nulls.unit_scale import products, residuals, scale_fit
+
+BANDWIDTH = 0.01  # of the papers' kernel density estimates
+
+
+@null_model("weights")
+def shuffle_weights(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the weights of each layer; destroys which units they join, zeros and the scale of units too.
+
+    The papers' null ("layer"). A network whose units differ in scale looks *less* clusterable than its shuffles, and
+    one whose large weights meet looks more: see docs/null-models.md.
+
+    Source: Filan et al. 2021.
+    """
+    return redraw_layers(subject, _everywhere, rng)
+
+
+@null_model("weights")
+def shuffle_nonzero_weights(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the weights of each layer and which units are joined at all; destroys which connection has which weight.
+
+    Source: Filan et al. 2021 ("layer_nonzero").
+    """
+    return redraw_layers(subject, _in_place, rng)
+
+
+@null_model("weights")
+def redraw_nonzero_weights(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps which units are joined and roughly each layer's distribution of weights; destroys the weights themselves.
+
+    Non-zero weights are drawn from a Gaussian kernel density estimate (bandwidth .01) of the layer's non-zero weights.
+
+    Source: Filan et al. 2021 ("layer_nonzero_distribution").
+    """
+    return redraw_layers(subject, _from_density, rng)
+
+
+@null_model("weights")
+def shuffle_and_redraw_weights(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the number of weights and roughly their distribution in each layer; destroys all else.
+
+    `shuffle_weights`, then `redraw_nonzero_weights`.
+
+    Source: Filan et al. 2021 ("layer_all_distribution").
+    """
+    return redraw_layers(subject, _from_density_everywhere, rng)
+
+
+@null_model("weights")
+def keep_unit_scale(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the scale of each unit's incoming and outgoing weights and which units are joined; destroys the rest.
+
+    Sizes are a product of a unit scale on each side and a residual (`scale_fit`). The residuals change places, with
+    their signs, and the scales are drawn from what the data leave open about the true ones.
+    """
+    return redraw_layers(subject, _scaled_in_place, rng)
+
+
+def _everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    origins = rng.permutation(layer.n_entries)
+    return Redrawn(origins, layer.sizes[origins], _any_positions(layer, rng))
+
+
+def _in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    origins = rng.permutation(layer.n_entries)
+    return Redrawn(origins, layer.sizes[origins], None)
+
+
+def _from_density(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    origins = rng.integers(layer.n_entries, size=layer.n_entries)
+    # The kernel is symmetric, so that the size of (weight + noise) is the size of (|weight| + noise).
+    noise = BANDWIDTH * rng.standard_normal(layer.n_entries, dtype=np.float32)
+    return Redrawn(origins, np.abs(layer.sizes[origins] + noise), None)
+
+
+def _from_density_everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    drawn = _from_density(layer, rng)
+    return Redrawn(drawn.origins, drawn.sizes, _any_positions(layer, rng))
+
+
+def _scaled_in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    fit = scale_fit(layer)
+    scales = products(layer, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
+    origins = rng.permutation(layer.n_entries)
+    return Redrawn(origins, residuals(layer)[origins] * scales, None)
+
+
+def _any_positions(layer: Layer, rng: np.random.Generator) -> Int[np.ndarray, " entries"] | None:
+    if layer.n_entries == layer.n_positions:
+        return None
+    return rng.choice(layer.n_positions, layer.n_entries, replace=False, shuffle=False)

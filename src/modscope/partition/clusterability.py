@@ -1,0 +1,261 @@
+"""Do a network's units fall into clusters, more than chance allows?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from modscope.errors import StatisticsError
+from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.weights import weight_graph
+from modscope.jobs.executors import map_in_order
+from modscope.nulls import NullModel, null_named
+from modscope.partition.partition import Partition
+from modscope.partition.quality import n_cut
+from modscope.randomness import Rng, numbered, seed_of
+from modscope.statistics.comparison import Comparison, Experiment, comparison_of
+from modscope.wiring.wiring import Wiring
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+
+WEAKER, STRICTER = "shuffle_weights", "keep_unit_scale"
+LEVEL = 0.05
+N_OBSERVED = 5  # clusterings of the network itself
+
+VerdictState = Literal["yes", "part", "no", "na"]
+
+
+class Partitioner(Protocol):
+    """A strategy that finds clusters in a graph."""
+
+    def __call__(self, graph: UnitGraph, *, rng: Rng) -> Partition:
+        """Clusters of the graph's units."""
+
+
+@dataclass(frozen=True)
+class FoundNCut:
+    """The n-cut that a partitioner finds: a statistic for `compare`, the same for a network and its null samples."""
+
+    partitioner: Partitioner
+
+    def __call__(self, subject: UnitGraph | Wiring, rng: np.random.Generator) -> float:
+        """n-cut of one clustering."""
+        graph = weight_graph(subject) if isinstance(subject, Wiring) else subject
+        return n_cut(graph, self.partitioner(graph, rng=rng))
+
+
+@dataclass(frozen=True, eq=False)
+class Clusterability(Mapping[str, Comparison]):
+    """The n-cut of a network's clusters against null models: a mapping null name -> Comparison.
+
+    The first of `partitions` is the one that is tested; the others are further clusterings of the same network.
+    """
+
+    comparisons: dict[str, Comparison]
+    partitions: tuple[Partition, ...]
+
+    def __getitem__(self, null: str) -> Comparison:
+        if null not in self.comparisons:
+            raise StatisticsError(f"null model '{null}' was not run; {', '.join(self.comparisons)} were")
+        return self.comparisons[null]
+
+    def __contains__(self, null: object) -> bool:
+        return null in self.comparisons
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.comparisons)
+
+    def __len__(self) -> int:
+        return len(self.comparisons)
+
+    @property
+    def partition(self) -> Partition:
+        """The clusters whose n-cut is tested."""
+        return self.partitions[0]
+
+    @property
+    def n_cut(self) -> float:
+        """The n-cut of `partition`."""
+        return next(iter(self.comparisons.values())).observed
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where 95 % of further clusterings' n-cuts fall; None for a partitioner without randomness."""
+        return next(iter(self.comparisons.values())).interval
+
+    @cached_property
+    def stability(self) -> float | None:
+        """Mean agreement (adjusted Rand index) of two clusterings of this network; None if only one was done."""
+        pairs = list(combinations(self.partitions, 2))
+        if not pairs:
+            return None
+        return float(np.mean([adjusted_rand_index(a.labels, b.labels) for a, b in pairs]))
+
+    @property
+    def verdict(self) -> VerdictState:
+        """`yes`, `part`, `no` or `na`; `sentence` says why."""
+        return self._judged[0]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with its numbers."""
+        return self._judged[1]
+
+    @cached_property
+    def _judged(self) -> tuple[VerdictState, str]:
+        return judged(self.get(WEAKER), self.get(STRICTER))
+
+    def get(self, null: str, default: Any = None) -> Any:
+        """The comparison with this null model, or the default."""
+        return self.comparisons.get(null, default)
+
+    def summary(self) -> dict[str, Any]:
+        """The verdict and what holds for all nulls alike."""
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "n_cut": self.n_cut,
+            "interval": None if self.interval is None else list(self.interval),
+            "n_clusters": self.partition.n_clusters,
+            "stability": self.stability,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """All numbers as plain JSON values."""
+        return {
+            **self.summary(),
+            "labels": self.partition.labels.tolist(),
+            "nulls": {name: comparison.record() for name, comparison in self.items()},
+        }
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row per null model: n-cut, null's mean and spread, effect, z, p, floor."""
+        import polars as pl
+
+        frame = pl.concat([comparison.to_frame() for comparison in self.values()], how="vertical_relaxed")
+        return frame.rename({"observed": "n_cut"})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Histogram of the n-cuts of every null model, with a line at the network's own."""
+        from modscope.statistics.pictures import plot_comparisons
+
+        return plot_comparisons(self.comparisons, ax, label="n-cut")
+
+    def __repr__(self) -> str:
+        rows = "".join(f"\n  {comparison!r}" for comparison in self.values())
+        return f"Clusterability({self.verdict}: {self.sentence}{rows})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p><b>{self.verdict}</b>: {escape(self.sentence)}</p>{self.to_frame()._repr_html_()}"
+
+
+def clusterability(
+    subject: Wiring | UnitGraph,
+    partitioner: Partitioner,
+    *,
+    nulls: str | NullModel | Sequence[str | NullModel] = (WEAKER, STRICTER),
+    n_samples: int = 100,
+    rng: Rng = 0,
+    executor: Executor | None = None,
+    n_observed: int = N_OBSERVED,
+) -> Clusterability:
+    """Whether the clusters that a partitioner finds cut less weight than those it finds in random versions.
+
+    Network and null samples are clustered once each, in the same way: the noise of the clustering is in both.
+
+    Args:
+        subject: A wiring (its `weight_graph` with default options is clustered), or a graph.
+        partitioner: `Spectral(k)`, `Leiden()`, or any `partitioner(graph, *, rng) -> Partition`.
+        nulls: Names from `NULL_MODELS`, or functions `(graph, rng) -> graph`.
+        n_samples: Null samples of each.
+        rng: Seed, or a generator that one seed is drawn from.
+        executor: Where samples are clustered; None = this process.
+        n_observed: Clusterings of the network itself, for `interval` and `stability`; the first one is tested.
+
+    Raises:
+        StatisticsError: If a null model is unknown or randomises something else, or there is nothing to draw.
+        PartitionError: If the graph cannot be clustered as asked.
+
+    Source: Filan et al. 2021; the null `keep_unit_scale` is ours.
+    """
+    models = [null_named(null) for null in ([nulls] if isinstance(nulls, str) or callable(nulls) else nulls)]
+    if not models or n_samples < 1 or n_observed < 1:
+        raise StatisticsError(
+            f"at least one null model, sample and clustering are needed, got {len(models)}, {n_samples}, {n_observed}"
+        )
+    graph = weight_graph(subject) if isinstance(subject, Wiring) else subject
+    seed, statistic = seed_of(rng), FoundNCut(partitioner)
+    partitions = _observed_partitions(graph, partitioner, seed, n_observed)
+    observed = [n_cut(graph, partition) for partition in partitions]
+    comparisons = {}
+    for model in models:
+        experiment = Experiment(graph, statistic, model, seed)
+        comparisons[model.__name__] = comparison_of(experiment, observed, n_samples, "less", executor)
+    return Clusterability(comparisons, tuple(partitions))
+
+
+def judged(weaker: Comparison | None, stricter: Comparison | None) -> tuple[VerdictState, str]:
+    """The verdict on structure from the two null models that it needs, and the reason in words.
+
+    `yes`: p <= .05 under both, and the stricter one keeps at least half of the effect. `part`: the weaker one alone.
+    """
+    if weaker is None:
+        return "na", f"the null model {WEAKER} was not run, and the verdict needs it"
+    unable = [test for test in (weaker, stricter) if test is not None and test.floor > LEVEL]
+    if unable:
+        return "na", f"{unable[0].n_samples} null samples cannot give p <= .05; at least 19 are needed"
+    if weaker.p_value > LEVEL:
+        return "no", f"chance explains the clusters: {_numbers(weaker)}"
+    if stricter is None:
+        return "part", f"{_numbers(weaker)}, but {STRICTER}, which allows for unit scale, was not run"
+    if stricter.p_value > LEVEL:
+        return (
+            "part",
+            f"it looks clustered ({_numbers(weaker)}), but the scale of its units explains it: {_numbers(stricter)}",
+        )
+    if (stricter.effect or 0.0) < (weaker.effect or 0.0) / 2:
+        return (
+            "part",
+            f"the scale of its units explains over half of the effect: {_numbers(weaker)}; {_numbers(stricter)}",
+        )
+    return "yes", f"more clustered than chance and unit scale explain: {_numbers(weaker)}; {_numbers(stricter)}"
+
+
+def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:
+    """Agreement of two clusterings of the same units: 1 = the same, 0 = as much as chance gives.
+
+    Source: Hubert & Arabie 1985, equation 5.
+    """
+    table = np.zeros((len(np.unique(labels)), len(np.unique(others))))
+    np.add.at(table, (np.unique(labels, return_inverse=True)[1], np.unique(others, return_inverse=True)[1]), 1)
+    together, in_first, in_second = (
+        float((counts * (counts - 1) / 2).sum()) for counts in (table, table.sum(axis=1), table.sum(axis=0))
+    )
+    n_pairs = len(labels) * (len(labels) - 1) / 2
+    expected = in_first * in_second / n_pairs if n_pairs else 0.0
+    best = (in_first + in_second) / 2
+    return 1.0 if best == expected else (together - expected) / (best - expected)
+
+
+def _observed_partitions(graph: UnitGraph, partitioner: Partitioner, seed: int, n_observed: int) -> list[Partition]:
+    """Clusterings with the generators that `Experiment.observed` would use, so that both give the same n-cut."""
+
+    def clustering(index: int) -> Partition:
+        return partitioner(graph, rng=numbered(seed, "observed", index))
+
+    return map_in_order(clustering, range(n_observed), description="clusterings of the network")
+
+
+def _numbers(comparison: Comparison) -> str:
+    z = "z undefined" if comparison.z_score is None else f"z = {comparison.z_score:.1f}"
+    return f"p = {comparison.p_value:.3g}, {z} under {comparison.null_name}"
