@@ -1,0 +1,124 @@
+"""Is a trained neural network made of parts, what do the parts do, and is that more than chance?
+
+    import modscope as ms
+
+    wiring = ms.read_wiring(model, example_inputs)      # units and connections
+    partition = ms.Spectral(n_clusters=12)(ms.weight_graph(wiring))
+    run = ms.analyze(model, example_inputs, tasks)      # everything, in one call
+    ms.write_report(run, "report.html")
+
+Every public name is found here; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors: the same names as below
+    from modscope.errors import (
+        DataError,
+        GraphError,
+        JobError,
+        LesionError,
+        MaskError,
+        ModscopeError,
+        PartitionError,
+        RecordError,
+        StatisticsError,
+        StudyError,
+        TaskError,
+        WiringError,
+    )
+    from modscope.graph.unit_graph import UnitGraph
+    from modscope.lesions.silence import silenced
+    from modscope.nulls.registry import NULL_MODELS, NullModel
+    from modscope.partition.clusterability import Clusterability, clusterability
+    from modscope.partition.partition import Partition
+    from modscope.progress import progress
+    from modscope.records import Record
+    from modscope.statistics.comparison import Comparison, compare
+    from modscope.tasks.task import Evaluation, Task, evaluate
+    from modscope.wiring.wiring import Connection, UnitGroup, Wiring
+
+__version__ = "0.1.0"
+
+_NAMES_BY_MODULE = {
+    "modscope.errors": (
+        "DataError GraphError JobError LesionError MaskError ModscopeError PartitionError RecordError "
+        "StatisticsError StudyError TaskError WiringError"
+    ),
+    "modscope.graph.unit_graph": "UnitGraph",
+    "modscope.lesions.silence": "silenced",
+    "modscope.nulls.registry": "NULL_MODELS NullModel",
+    "modscope.partition.clusterability": "Clusterability clusterability",
+    "modscope.partition.partition": "Partition",
+    "modscope.progress": "progress",
+    "modscope.records": "Record",
+    "modscope.statistics.comparison": "Comparison compare",
+    "modscope.tasks.task": "Evaluation Task evaluate",
+    "modscope.wiring.wiring": "Connection UnitGroup Wiring",
+}
+
+__all__ = [
+    "Clusterability",
+    "Comparison",
+    "Connection",
+    "DataError",
+    "Evaluation",
+    "GraphError",
+    "JobError",
+    "LesionError",
+    "MaskError",
+    "ModscopeError",
+    "NULL_MODELS",
+    "NullModel",
+    "Partition",
+    "PartitionError",
+    "Record",
+    "RecordError",
+    "StatisticsError",
+    "StudyError",
+    "Task",
+    "TaskError",
+    "UnitGraph",
+    "UnitGroup",
+    "Wiring",
+    "WiringError",
+    "clusterability",
+    "compare",
+    "evaluate",
+    "progress",
+    "silenced",
+]
+
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'modscope' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """The package, in which a public name beats the submodule of that name.
+
+    Importing `modscope.progress` would make `modscope.progress` the module; the function is what users call.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _MODULE_OF):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
