@@ -1,0 +1,230 @@
+"""A made-up collection: three networks that read two digits, in the shape that the analysis writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modscope.records import Record, plain
+
+LAYERS = [
+    ("input", "input", 128),
+    ("0", "hidden", 128),
+    ("2", "hidden", 128),
+    ("4", "hidden", 128),
+    ("6", "output", 20),
+]
+TASKS = ["left", "right"]
+PARAMETERS = ["0.weight", "2.weight", "4.weight", "6.weight"]
+N_WEIGHTS = [128 * 128, 128 * 128, 128 * 128, 128 * 20]
+CONTROLS = [("raw", "nothing"), ("layer", "layer"), ("full", "layer, degree and weight size")]
+
+
+def made_up_test(effect: float, sd: float, n: int = 100, *, sided: str = "greater", percent: bool = False) -> dict:
+    z = effect / sd
+    p = 1 / (n + 1) if (z > 2.5 if sided == "greater" else z < -2.5) else 0.41
+    return {
+        "effect": effect, "unit": "made-up unit, against random", "percent": percent, "low": effect - 2 * sd,
+        "high": effect + 2 * sd, "null_mean": 0.0, "null_low": -1.96 * sd, "null_high": 1.96 * sd, "z": z, "p": p,
+        "p_adjusted": min(1.0, 2 * p), "correction": "Holm", "n_null": n, "p_floor": 1 / (n + 1), "sided": sided,
+    }  # fmt: skip
+
+
+def made_up_units(rng: np.random.Generator, n_modules: int, n_isolated: int) -> dict:
+    layer = np.concatenate([np.full(n, i) for i, (_, _, n) in enumerate(LAYERS)])
+    index = np.concatenate([np.arange(n) for _, _, n in LAYERS])
+    column = index % 16
+    module = np.where(layer == 0, np.where(column < 8, 0, 1) + 2 * rng.integers(0, 2, len(layer)), 0)
+    module = np.where(layer > 0, rng.integers(0, n_modules, len(layer)), module) % n_modules
+    isolated = rng.choice(np.flatnonzero((layer > 0) & (layer < 4)), n_isolated, replace=False)
+    module[isolated] = -1
+    degree = np.where(module < 0, 0.0, rng.gamma(4.0, 1.0, len(layer)))
+    return {"layer": layer, "index": index, "module": module, "degree": np.round(degree, 3)}
+
+
+def made_up_edges(rng: np.random.Generator, units: dict, same: float) -> dict:
+    source, target = [], []
+    for depth in range(len(LAYERS) - 1):
+        here, there = (np.flatnonzero((units["layer"] == d) & (units["module"] >= 0)) for d in (depth, depth + 1))
+        for _ in range(420):
+            a = rng.choice(here)
+            partners = there[units["module"][there] == units["module"][a]] if rng.random() < same else there
+            if len(partners):
+                source.append(a)
+                target.append(rng.choice(partners))
+    return {
+        "source": source,
+        "target": target,
+        "weight": np.round(rng.gamma(3.0, 0.4, len(source)) + 0.05, 4),
+        "n_total": sum(N_WEIGHTS),
+    }
+
+
+def made_up_masks(rng: np.random.Generator, selective: float) -> dict:
+    share, density = [], []
+    for name, n in [*zip(PARAMETERS, N_WEIGHTS, strict=True), (None, sum(N_WEIGHTS))]:
+        shared = float(np.clip(0.32 - 0.2 * selective + rng.normal(0, 0.03), 0.02, 0.95))
+        a = float((1 - shared) * rng.uniform(0.46, 0.54))
+        share.append(
+            {"pair": TASKS, "layer": name, "a": a, "shared": shared, "b": 1 - a - shared, "kept": int(n * 0.3),
+             "random": [0.31, 0.29, 0.33], "p": 0.01, "p_adjusted": 0.02, "repeat": 0.94 if name is None else None}
+        )  # fmt: skip
+        density += [{"task": t, "layer": name, "kept": int(n * rng.uniform(0.1, 0.25)), "n": n} for t in TASKS]
+    own, other = 0.95, 0.95 - 0.84 * selective
+    performance = [
+        {"label": "no mask", "kind": "none", "task": None, "accuracy": [0.953, 0.949]},
+        {"label": "keep left", "kind": "keep", "task": "left", "accuracy": [own, other]},
+        {"label": "keep right", "kind": "keep", "task": "right", "accuracy": [other, own]},
+        {"label": "remove left", "kind": "remove", "task": "left", "accuracy": [0.11, 0.78]},
+        {"label": "remove right", "kind": "remove", "task": "right", "accuracy": [0.74, 0.10]},
+    ]
+    return {"share": share, "density": density, "performance": performance}
+
+
+def made_up_ncut(rng: np.random.Generator, z_weak: float, z_strict: float) -> dict:
+    nulls = []
+    for name, label, keeps, z in [
+        ("shuffle_weights", "weights shuffled in each layer", "the weights of each layer", z_weak),
+        ("keep_unit_scale", "shuffled, each unit keeps its scale", "each unit's scale and every zero", z_strict),
+    ]:
+        samples = rng.normal(2.61 - 0.012 * z, 0.012, 100)
+        test = made_up_test(float(2.61 - samples.mean()), float(samples.std(ddof=1)), sided="less")
+        nulls.append({"id": name, "label": label, "keeps": keeps, "samples": samples, "test": test})
+    return {"observed": 2.61, "k": 4, "nulls": nulls}
+
+
+def made_up_lesions(rng: np.random.Generator, sizes: np.ndarray, strength: float) -> dict:
+    rows = []
+    for module in range(len(sizes)):
+        for depth in (1, 2, 3):
+            for number, task in enumerate(TASKS):
+                mine = module % 2 == number
+                drop = max(0.0, strength * (0.4 if mine else 0.03) * rng.uniform(0.5, 1.2) + rng.normal(0, 0.005))
+                rows.append(
+                    {"module": module, "layer": LAYERS[depth][0], "n_units": int(sizes[module, depth]), "task": task,
+                     "drop": drop, "null_mean": 0.03, "null_low": 0.0, "null_high": 0.09,
+                     "p": 0.01 if drop > 0.1 else 0.4, "p_adjusted": 0.02 if drop > 0.1 else 0.5}
+                )  # fmt: skip
+    return {"ablation": "zero", "rows": rows, "test": made_up_test(0.12 * strength, 0.02, percent=True)}
+
+
+def made_up_bridge(rng: np.random.Generator, n_modules: int, strength: float) -> dict:
+    cells = [
+        {"control": control, "task": task, "module": module, "se": 0.2,
+         "log_odds": (v := strength * (0.7**c) * (1.6 if module % 2 == t else -1.4) + float(rng.normal(0, 0.12))),
+         "p_adjusted": 0.01 if abs(v) > 0.5 else 0.6}
+        for c, (control, _) in enumerate(CONTROLS)
+        for t, task in enumerate(TASKS)
+        for module in range(n_modules)
+    ]  # fmt: skip
+    agreement = [
+        {"control": control, "test": made_up_test(0.3 * strength * 0.7**c, 0.03)}
+        for c, (control, _) in enumerate(CONTROLS)
+    ]
+    return {
+        "controls": [{"id": name, "label": label} for name, label in CONTROLS],
+        "cells": cells,
+        "agreement": agreement,
+    }
+
+
+def made_up_verdicts(states: str, strength: float) -> list[dict]:
+    words = {
+        "yes": "The left and the right digit are read by mostly different weights.",
+        "part": "The weights look clustered, but only because units differ in scale.",
+        "no": "Not enough evidence that the weights fall into groups.",
+        "na": "Not tested: the masks came out empty.",
+    }
+    return [
+        {"key": key, "state": state, "sentence": words[state],
+         "reason": "Made-up numbers: 19% of the weights are shared, random masks share 31%.",
+         "test": None if state == "na" else made_up_test(0.12 * strength + 0.001, 0.02, percent=key != "structure")}
+        for key, state in zip(("function", "structure", "importance", "bridge"), states.split(), strict=True)
+    ]  # fmt: skip
+
+
+def made_up_analysis(name: str, title: str, text: str, states: str, strength: float, *, n_isolated: int = 0) -> dict:
+    rng = np.random.default_rng(len(name))
+    units = made_up_units(rng, 4, n_isolated)
+    sizes = np.array(
+        [[int(np.sum((units["module"] == m) & (units["layer"] == d))) for d in range(5)] for m in range(4)]
+    )
+    layers = [{"id": i, "kind": kind, "n": n} for i, kind, n in LAYERS]
+    layers[0] |= {"shape": [8, 16], "sides": ["left digit", "right digit"]}
+    layers[-1] |= {"unit_labels": [f"{side}{digit}" for side in "LR" for digit in range(10)]}
+    is_empty = states.startswith("na")
+    return plain(
+        {
+            "run": {"id": name, "title": title, "text": text, "seed": 0},
+            "model": {
+                "name": "MLP 128-128-128-128-20",
+                "n_parameters": 52_244,
+                "n_nonzero": 5_224 if n_isolated else 52_244,
+                "n_units": 532,
+                "n_isolated": n_isolated,
+            },
+            "data": {"name": "two digits side by side", "n_train": 50_000, "n_test": 2_000},
+            "tasks": [
+                {"id": t, "label": f"{t} digit", "chance": 0.1, "accuracy": 0.1 if is_empty else 0.95} for t in TASKS
+            ],
+            "layers": layers,
+            "modules": [{"n": int(sizes[m].sum()), "by_layer": sizes[m]} for m in range(4)],
+            "units": units,
+            "edges": made_up_edges(rng, units, 0.3 + 0.6 * strength),
+            "verdict": made_up_verdicts(states, strength),
+            "masks": {"why": "The masks came out empty: this network does not do the tasks."}
+            if is_empty
+            else made_up_masks(rng, 0.6 + 0.4 * strength),
+            "tests": {"ncut": made_up_ncut(rng, -12 * strength, -11 * strength if strength > 0.8 else 0.4)},
+            "lesions": made_up_lesions(rng, sizes, strength),
+            "bridge": {"why": "There are no masks to compare with."} if is_empty else made_up_bridge(rng, 4, strength),
+            "texts": {
+                "methods": "We measured modularity with modscope.",
+                "python": "import modscope as ms\nrun = ms.analyze(model, x, tasks)",
+                "references": [
+                    {
+                        "text": "Filan et al. Clusterability in neural networks. 2021.",
+                        "url": "https://arxiv.org/abs/2103.03386",
+                    }
+                ],
+            },
+            "warnings": [
+                {
+                    "level": "warn",
+                    "section": "structure",
+                    "text": "p 0.010 is the smallest that 100 null samples can give.",
+                },
+                {"level": "note", "section": "network", "text": f"{n_isolated} units have no weights left."},
+            ],
+        }  # fmt: skip
+    )
+
+
+def made_up_collection_record() -> Record:
+    networks = [
+        made_up_analysis("untrained", "Untrained", "As it was before training.", "na no no na", 0.02),
+        made_up_analysis(
+            "dense", "Dense", "Trained with weight decay 1.0; every weight in use.", "yes part no part", 0.5
+        ),
+        made_up_analysis(
+            "pruned", "Pruned", "90% of the weights removed while training.", "yes yes yes yes", 1.0, n_isolated=26
+        ),
+    ]
+    content = {
+        "title": "Two digits at once: three networks",
+        "text": "Each network sees two handwritten digits side by side and names both. The two sides have nothing to do "
+        "with each other, so we know what a modular answer looks like.",
+        "records": networks,
+    }  # fmt: skip
+    return Record("collection", content["title"], content, versions={"modscope": "0.1.0", "numpy": "2.0"})
+
+
+@pytest.fixture(scope="session")
+def made_up_collection() -> Record:
+    return made_up_collection_record()
+
+
+@pytest.fixture(scope="session")
+def made_up_single(made_up_collection: Record) -> Record:
+    content = made_up_collection.content["records"][2]
+    return Record("analysis", "A pruned network", content, versions=made_up_collection.versions)
