@@ -260,14 +260,18 @@ class ReadMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
         if decomposed is not NotImplemented:
             return decomposed
         place, written = self._product(func, args)
+        self.before(func, args, kwargs)
         result = run_replaced(func, args, kwargs, place, self._replace)
         self._follow(func, args, kwargs, result)
         if written is not None:
             self._carried.write(result, written)
-        self.ran(func, args, kwargs, place, result)
+        self.ran(func, place, result)
         return result
 
-    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place | None, result: Any) -> None:
+    def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Called before every operation; a recorder overrides it."""
+
+    def ran(self, func: Any, place: Place | None, result: Any) -> None:
         """Called after every operation; a recorder overrides it."""
 
     def _product(self, func: Any, args: tuple[Any, ...]) -> tuple[Place | None, np.ndarray | None]:

@@ -1,0 +1,357 @@
+"""Does a task need a cluster of units, more than as many random units of the same layers?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import nn
+
+from modscope.errors import LesionError
+from modscope.lesions.engine import Lesion, LesionEngine, Metric
+from modscope.lesions.values import Value
+from modscope.partition.partition import Partition
+from modscope.randomness import Rng, numbered, seed_of
+from modscope.statistics import Comparison, benjamini_hochberg, fisher, samples_needed
+from modscope.tasks.task import Task, as_tasks
+from modscope.wiring.wiring import Wiring
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+
+LEVEL = 0.05
+NULL_NAME = "random units of the same groups"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A set of units that is removed: a sub-cluster, or all hidden units of a cluster (`group` None)."""
+
+    cluster: int
+    group: str | None
+    unit_ids: Int[np.ndarray, " units"]
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables."""
+        return f"module {self.cluster}" if self.group is None else f"module {self.cluster} in {self.group}"
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """What tasks lose with parts of the network, against what they lose with random units.
+
+    A drop is positive where the part was needed: accuracy lost, or loss gained.
+    """
+
+    parts: tuple[Part, ...]
+    tasks: tuple[str, ...]
+    metric: Metric
+    value: Value
+    intact: Float[np.ndarray, " tasks"]  # accuracy or loss of the intact model
+    drops: Float[np.ndarray, "parts tasks"]
+    control_drops: Float[np.ndarray, "samples parts tasks"]  # of random units, of as many in every group
+    n_examples: int
+
+    @property
+    def n_samples(self) -> int:
+        """Number of random partitions behind every p-value."""
+        return len(self.control_drops)
+
+    @property
+    def floor(self) -> float:
+        """The smallest p-value that so many samples can give."""
+        return 1 / (self.n_samples + 1)
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, str], Comparison]:
+        """(part, task) -> its drop against the drops of its random units."""
+        return {
+            (part.name, task): self._comparison(self.drops[i, j], self.control_drops[:, i, j])
+            for i, part in enumerate(self.parts)
+            for j, task in enumerate(self.tasks)
+        }
+
+    @cached_property
+    def p_values(self) -> Float[np.ndarray, "parts tasks"]:
+        """One-sided p: random units hurt as much, or more; ties count against the part."""
+        return np.array([c.p_value for c in self.comparisons.values()]).reshape(self.drops.shape)
+
+    @cached_property
+    def adjusted_p_values(self) -> Float[np.ndarray, "parts tasks"]:
+        """The same after Benjamini-Hochberg over all tests of the call."""
+        return benjamini_hochberg(self.p_values.ravel()).reshape(self.drops.shape)
+
+    @property
+    def is_important(self) -> Bool[np.ndarray, "parts tasks"]:
+        """Which parts matter to which task: adjusted p at most .05."""
+        return self.adjusted_p_values <= LEVEL
+
+    @cached_property
+    def combined(self) -> Comparison | None:
+        """All sub-clusters together: T against that of whole random partitions; None without sub-clusters.
+
+        T = mean over sub-clusters of the largest drop that any task has, standardised by its own controls. (A mean over
+        the tasks would cancel where each task has clusters of its own: what hurts one spares the other.) The observed
+        partition and the random ones are treated alike, mean and spread over all n + 1: no independence is needed.
+        """
+        rows = self._standardised[:, self._is_sub_cluster]
+        if rows.shape[1] == 0:
+            return None
+        statistic = rows.max(axis=2).mean(axis=1)
+        return self._comparison(statistic[0], statistic[1:], "random partitions with the same sub-cluster sizes")
+
+    @cached_property
+    def fisher_p_value(self) -> float | None:
+        """Fisher's p over the sub-clusters of all tasks: the papers' figure. It takes them as independent."""
+        p_values = self.p_values[self._is_sub_cluster].ravel()
+        return fisher(p_values, n_samples=self.n_samples) if len(p_values) else None
+
+    @cached_property
+    def dissociations(self) -> tuple[Dissociation, ...]:
+        """For each pair of tasks: do two clusters exist, each of which one task needs and the other does not?"""
+        clusters = np.flatnonzero(~self._is_sub_cluster)
+        pairs = [(a, b) for a in range(len(self.tasks)) for b in range(a + 1, len(self.tasks))]
+        return tuple(self._dissociation(a, b, clusters) for a, b in pairs) if len(clusters) > 1 else ()
+
+    def owners(self, task: str) -> float | None:
+        """How many clusters share a task: exp(entropy) of the clusters' drops beyond chance; None if there are none.
+
+        1: one cluster owns it; k: k clusters have equal shares.
+        """
+        rows, column = ~self._is_sub_cluster, self._column(task)
+        beyond = np.maximum(self.drops[rows, column] - self.control_drops[:, rows, column].mean(axis=0), 0)
+        if beyond.sum() <= 0:
+            return None
+        shares = beyond[beyond > 0] / beyond.sum()
+        return float(np.exp(-(shares * np.log(shares)).sum()))
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row per part and task: size, drop, the random units' mean drop, effect, z, p, adjusted p."""
+        import polars as pl
+
+        return pl.DataFrame(self._rows())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The lesion matrix: rows are clusters, columns are tasks, colour is the drop; a star marks a finding."""
+        from modscope.lesions.pictures import plot_importance
+
+        return plot_importance(self, ax)
+
+    def record(self) -> dict[str, Any]:
+        """All numbers as plain JSON values."""
+        return {
+            "metric": self.metric,
+            "value": self.value,
+            "n_samples": self.n_samples,
+            "n_examples": self.n_examples,
+            "floor": self.floor,
+            "intact": dict(zip(self.tasks, self.intact.tolist(), strict=True)),
+            "parts": self._rows(),
+            "combined": None if self.combined is None else self.combined.record(),
+            "fisher_p_value": self.fisher_p_value,
+            "dissociations": [dissociation.record() for dissociation in self.dissociations],
+            "owners": {task: self.owners(task) for task in self.tasks},
+        }
+
+    def __repr__(self) -> str:
+        p = "none" if self.combined is None else f"{self.combined.p_value:.3g}"
+        found, tests = int(self.is_important.sum()), self.is_important.size
+        return (
+            f"Importance({len(self.parts)} parts x {len(self.tasks)} tasks: {found} of {tests} matter, together p={p})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.to_frame()._repr_html_()}"
+
+    @cached_property
+    def _is_sub_cluster(self) -> Bool[np.ndarray, " parts"]:
+        return np.array([part.group is not None for part in self.parts], dtype=bool)
+
+    @cached_property
+    def _standardised(self) -> Float[np.ndarray, "samples parts tasks"]:
+        """Drops of the observed partition (row 0) and of the random ones, in units of each column's spread."""
+        rows = np.concatenate([self.drops[None], self.control_drops])
+        spread = rows.std(axis=0)
+        varies = spread > 1e-12
+        return np.where(varies, (rows - rows.mean(axis=0)) / np.where(varies, spread, 1), 0.0)
+
+    def _comparison(self, observed: float, samples: np.ndarray, null_name: str = NULL_NAME) -> Comparison:
+        return Comparison(float(observed), samples, "greater", null_name, looks=(len(samples),))
+
+    def _column(self, task: str) -> int:
+        if task not in self.tasks:
+            raise LesionError(f"no task '{task}' among {', '.join(self.tasks)}")
+        return self.tasks.index(task)
+
+    def _dissociation(self, a: int, b: int, clusters: np.ndarray) -> Dissociation:
+        rows = self._standardised[:, clusters]
+        preference = rows[:, :, a] - rows[:, :, b]
+        # For every partition its own best pair: the observed one gets no advantage from having been searched.
+        best = np.minimum(preference.max(axis=1), -preference.min(axis=1))
+        names = [self.parts[clusters[i]].cluster for i in (preference[0].argmax(), preference[0].argmin())]
+        comparison = self._comparison(best[0], best[1:], "random partitions with the same sub-cluster sizes")
+        return Dissociation((self.tasks[a], self.tasks[b]), (names[0], names[1]), comparison)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for i, part in enumerate(self.parts):
+            for j, task in enumerate(self.tasks):
+                comparison = self.comparisons[part.name, task]
+                rows.append(
+                    {
+                        "cluster": part.cluster,
+                        "group": part.group,
+                        "n_units": len(part.unit_ids),
+                        "task": task,
+                        "drop": float(self.drops[i, j]),
+                        "random_drop": float(self.control_drops[:, i, j].mean()),
+                        "effect": float(self.drops[i, j] - self.control_drops[:, i, j].mean()),
+                        "z_score": comparison.z_score,
+                        "p_value": comparison.p_value,
+                        "adjusted_p_value": float(self.adjusted_p_values[i, j]),
+                        "is_important": bool(self.is_important[i, j]),
+                    }
+                )
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Dissociation:
+    """Two tasks and the two clusters that tell them apart best.
+
+    The statistic is the smaller of the two preferences: how much more the first task loses with the first cluster than
+    the second task does, and the other way round; drops standardised by their controls. High = each task has its own.
+    """
+
+    tasks: tuple[str, str]
+    clusters: tuple[int, int]
+    comparison: Comparison
+
+    def record(self) -> dict[str, Any]:
+        """All numbers as plain JSON values."""
+        return {"tasks": list(self.tasks), "clusters": list(self.clusters), "comparison": self.comparison.record()}
+
+
+def importance(
+    model: nn.Module,
+    wiring: Wiring,
+    partition: Partition,
+    tasks: Task | Sequence[Task],
+    *,
+    metric: Metric = "accuracy",
+    value: Value = "zero",
+    reference: Iterable[Any] | None = None,
+    n_samples: int | None = None,
+    rng: Rng = 0,
+    executor: Executor | None = None,
+    n_examples: int | None = 1000,
+    min_size: int = 2,
+    max_share: float = 0.99,
+) -> Importance:
+    """What each task loses when a cluster is silenced, against silencing random units.
+
+    Parts are the sub-clusters (a cluster's units in one hidden group) and the whole clusters (all their hidden units).
+    Controls come from whole random partitions: labels permuted over the alive units of each hidden group, so that every
+    random part has as many units in every group as the part itself.
+
+    Args:
+        model: Any module.
+        wiring: What `read_wiring` gave for it.
+        partition: Clusters of its units; units labelled -1 count as dead: they are neither silenced nor drawn.
+        tasks: One task or several; their test data are used.
+        metric: "accuracy" (drop = accuracy lost) or "loss" (drop = loss gained).
+        value: What is read instead of a silenced unit, see `silenced`.
+        reference: Batches for "mean" and "resample".
+        n_samples: Random partitions; None: the fewest that let one finding survive the correction over all tests.
+        rng: Draws the random partitions.
+        executor: Where lesions are run; None = this process.
+        n_examples: Test examples of each task that are used (whole batches, the first ones); None: all.
+        min_size: Smaller sub-clusters are not tested on their own.
+        max_share: Nor are those with a larger share of their group's alive units.
+
+    Raises:
+        LesionError: If the partition does not fit the wiring, or there is nothing to test.
+
+    Source: Filan et al. 2021 and Hod, Casper et al. 2021 (lesions against random ones); the combination is ours.
+    """
+    tasks = as_tasks(tasks)
+    parts = parts_of(wiring, partition, min_size=min_size, max_share=max_share)
+    n_tests = len(parts) * len(tasks)
+    if n_samples is None:
+        n_samples = samples_needed(max(n_tests, 1), LEVEL)
+    if n_samples < 1 or n_tests == 0:
+        raise LesionError(
+            f"importance needs a task and at least one random partition, got {len(tasks)} and {n_samples}"
+        )
+    seed = seed_of(rng)
+    engine = LesionEngine(
+        model, wiring, tasks, metric=metric, value=value, reference=reference, rng=seed, n_examples=n_examples
+    )
+    draws = [_random_places(wiring, partition, seed, index) for index in range(n_samples)]
+    intact = np.zeros(wiring.n_units, dtype=bool)
+    observed = [_lesion(part, None, wiring.n_units) for part in parts]
+    controls = [_lesion(part, draw, wiring.n_units) for draw in draws for part in parts]
+    scores = engine.scores([intact, *observed, *controls], executor=executor, description="lesions against random ones")
+    sign = 1 if metric == "accuracy" else -1
+    drops = sign * (scores[0] - scores[1:])
+    return Importance(
+        parts=tuple(parts),
+        tasks=tuple(task.name for task in tasks),
+        metric=metric,
+        value=value,
+        intact=scores[0],
+        drops=drops[: len(parts)],
+        control_drops=drops[len(parts) :].reshape(n_samples, len(parts), len(tasks)),
+        n_examples=engine.n_examples,
+    )
+
+
+def parts_of(wiring: Wiring, partition: Partition, *, min_size: int = 2, max_share: float = 0.99) -> list[Part]:
+    """Sub-clusters of hidden unit groups within the size limits, then whole clusters (their hidden units).
+
+    Raises:
+        LesionError: If the partition is of other units, or has no hidden unit in a cluster.
+    """
+    if len(partition.labels) != wiring.n_units:
+        raise LesionError(f"the partition has {len(partition.labels)} units, the wiring {wiring.n_units}")
+    is_hidden = hidden_units(wiring)
+    n_alive = np.bincount(wiring.group_of[partition.labels >= 0], minlength=len(wiring.groups))
+    parts = [
+        Part(sub.cluster, wiring.groups[sub.group].name, sub.unit_ids)
+        for sub in partition.sub_clusters(wiring.group_of)
+        if is_hidden[sub.unit_ids[0]] and min_size <= sub.size <= max_share * n_alive[sub.group]
+    ]
+    clusters = [Part(int(c), None, np.flatnonzero((partition.labels == c) & is_hidden)) for c in partition.clusters]
+    found = [cluster for cluster in clusters if len(cluster.unit_ids)]
+    if not found:
+        raise LesionError("no cluster has a hidden unit, so that there is nothing to silence")
+    return parts + found
+
+
+def hidden_units(wiring: Wiring) -> Bool[np.ndarray, " units"]:
+    """Which units are neither inputs nor outputs of the network."""
+    hidden = [index for index, group in enumerate(wiring.groups) if group.kind in ("hidden", "stream")]
+    return np.isin(wiring.group_of, hidden)
+
+
+def _random_places(wiring: Wiring, partition: Partition, seed: int, index: int) -> Int[np.ndarray, " units"]:
+    """Unit -> unit: a permutation of the alive units of each group; dead units stay put."""
+    rng = numbered(seed, "random units", index)
+    places = np.arange(wiring.n_units)
+    for group in wiring.groups:
+        alive = group.unit_ids[partition.labels[group.unit_ids] >= 0]
+        places[alive] = rng.permutation(alive)
+    return places
+
+
+def _lesion(part: Part, places: Int[np.ndarray, " units"] | None, n_units: int) -> Lesion:
+    lesion = np.zeros(n_units, dtype=bool)
+    lesion[part.unit_ids if places is None else places[part.unit_ids]] = True
+    return lesion
