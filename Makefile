@@ -26,8 +26,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  { echo "modscope needs Python 3.11 or newer, and $(PYTHON) is older; say: make PYTHON=python3.12"; exit 2; }
 	@echo "Setting up $(VENV): two to five minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt hatchling editables
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup  ## two digits at once: three networks, the whole analysis, a report (OUT=runs/demo)

@@ -1,0 +1,92 @@
+"""Does everything that the docs and the examples show run as it stands?
+
+Each page is one program: its blocks marked `python` run one after the other and share their names. A block that cannot
+run here is preceded by `<!-- not run: reason -->`; the reason is part of the page's source.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCK = re.compile(r"(?P<marker><!--\s*not run:(?P<reason>[^>]*)-->\s*\n)?^```python\n(?P<code>.*?)^```", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SLOW, DATA = "# marks: slow", "# marks: data"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(path.read_text()))
+
+
+def pages_with_code() -> list[Path]:
+    return [path for path in PAGES if blocks(path)]
+
+
+def marked(path: Path) -> object:
+    """An example, with the marks that its own text asks for."""
+    text = path.read_text()
+    marks = [mark for line, mark in ((SLOW, pytest.mark.slow), (DATA, pytest.mark.data)) if line in text]
+    return pytest.param(path, id=name_of(path), marks=marks)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """What a page or an example writes lands in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with_code(), ids=name_of)
+def test_the_code_of_a_page_runs(page, empty_folder):
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block["marker"]:
+            continue
+        line = page.read_text()[: block.start("code")].count("\n")
+        code = ast.increment_lineno(ast.parse(block["code"]), line)  # a traceback shows the line of the page
+        exec(compile(code, str(page), "exec"), names)
+
+
+def test_the_readme_shows_code_that_runs():
+    assert [block for block in blocks(ROOT / "README.md") if not block["marker"]]
+
+
+def test_a_block_that_is_not_run_says_why():
+    unexplained = [
+        f"{name_of(page)}: {block['code'].splitlines()[0]}"
+        for page in pages_with_code()
+        for block in blocks(page)
+        if block["marker"] and len(block["reason"].strip()) < 10
+    ]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_to_a_file_leads_to_one(page):
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target and "@" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_site_shows_every_page():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")]
+    assert [page for page in pages if page not in navigation] == []
+
+
+@pytest.mark.parametrize("example", [marked(path) for path in EXAMPLES])
+def test_an_example_runs(example, empty_folder, request):
+    if DATA in example.read_text():
+        request.getfixturevalue("data_folder")
+    runpy.run_path(str(example), run_name="__main__")
