@@ -1,0 +1,224 @@
+"""Which logit decides about which weight? One each, or one for a row, a unit, a head, a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modscope.errors import MaskError
+from modscope.masks.sampling import Estimator
+from modscope.partition.partition import Partition
+from modscope.wiring.wiring import Wiring
+
+# A name of NAMED_GRANULARITIES, a Partition (one logit per cluster), or group numbers per entry of a parameter,
+# broadcastable to it, -1 = always kept.
+Granularity: TypeAlias = str | Partition | Mapping[str, Tensor]
+_BOTH = ("sources", "targets")
+_SIDES = {"row": ("targets",), "column": ("sources",)}  # which of a weight's units decide about it
+NAMED_GRANULARITIES = ("weight", "row", "column", "unit", "head", "layer", "block")
+
+
+class Layout(Protocol):
+    """Logits, and how they join the parameters."""
+
+    def initial(self, logit: float, device: torch.device) -> list[Tensor]:
+        """New logits, all of one value."""
+        ...
+
+    def masked(
+        self,
+        logits: list[Tensor],
+        weights: Mapping[str, Tensor],
+        estimator: Estimator,
+        n_copies: int,
+        generator: torch.Generator,
+        progress: float,
+    ) -> list[dict[str, Tensor]]:
+        """Independently masked copies of the weights, each by parameter name."""
+        ...
+
+    def spread(self, logits: list[Tensor]) -> dict[str, Tensor]:
+        """The logit of every weight: a weight that several logits decide about has the smallest of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogitPerWeight:
+    """One logit for each entry of each masked parameter."""
+
+    shapes: Mapping[str, torch.Size]
+
+    def initial(self, logit: float, device: torch.device) -> list[Tensor]:
+        """New logits, one tensor per parameter."""
+        return [torch.full(shape, logit, device=device) for shape in self.shapes.values()]
+
+    def masked(
+        self,
+        logits: list[Tensor],
+        weights: Mapping[str, Tensor],
+        estimator: Estimator,
+        n_copies: int,
+        generator: torch.Generator,
+        progress: float,
+    ) -> list[dict[str, Tensor]]:
+        """Masked copies of the weights that `weights` holds; the others are left to the caller."""
+        copies: list[dict[str, Tensor]] = [{} for _ in range(n_copies)]
+        for name, tensor in zip(self.shapes, logits, strict=True):
+            if name not in weights:
+                continue
+            for copy, masked in zip(
+                copies, estimator(tensor, weights[name], n_copies, generator, progress), strict=True
+            ):
+                copy[name] = masked
+        return copies
+
+    def spread(self, logits: list[Tensor]) -> dict[str, Tensor]:
+        """The logits themselves, by parameter name."""
+        return dict(zip(self.shapes, logits, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class LogitPerGroup:
+    """One logit for each group of weights; a weight is kept if every group that it is in is kept.
+
+    Args:
+        n_groups: Number of logits.
+        factors: By parameter name, one or more arrays of group numbers, broadcastable to it; -1 = in no group.
+        shapes: By parameter name, the stored shape.
+    """
+
+    n_groups: int
+    factors: Mapping[str, tuple[Tensor, ...]]
+    shapes: Mapping[str, torch.Size]
+
+    def initial(self, logit: float, device: torch.device) -> list[Tensor]:
+        """New logits: one vector."""
+        return [torch.full((self.n_groups,), logit, device=device)]
+
+    def masked(
+        self,
+        logits: list[Tensor],
+        weights: Mapping[str, Tensor],
+        estimator: Estimator,
+        n_copies: int,
+        generator: torch.Generator,
+        progress: float,
+    ) -> list[dict[str, Tensor]]:
+        """Masked copies of the weights."""
+        groups = estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
+        return [
+            {name: self._masked(weight, self.factors[name], kept) for name, weight in weights.items()}
+            for kept in groups
+        ]
+
+    def _masked(self, weight: Tensor, factors: tuple[Tensor, ...], kept: Tensor) -> Tensor:
+        always = torch.cat([kept, kept.new_ones(1)]).to(weight.dtype)  # index -1 reads the last entry: always kept
+        masked = weight
+        for groups in factors:
+            masked = masked * always[groups.to(kept.device)]
+        return masked
+
+    def spread(self, logits: list[Tensor]) -> dict[str, Tensor]:
+        """The smallest logit of the groups that each weight is in; infinite in no group."""
+        always = torch.cat([logits[0], logits[0].new_full((1,), torch.inf)])
+        spread = {}
+        for name, shape in self.shapes.items():
+            smallest = always.new_full((), torch.inf)
+            for groups in self.factors[name]:
+                smallest = torch.minimum(smallest, always[groups.to(always.device)])
+            spread[name] = smallest.expand(shape).contiguous()
+        return spread
+
+
+def layout_of(granularity: Granularity, parameters: Mapping[str, nn.Parameter], wiring: Wiring | None) -> Layout:
+    """How the logits lie.
+
+    Args:
+        granularity: See `Granularity`.
+        parameters: The masked parameters.
+        wiring: The units; needed for every granularity but "weight" and groups given by hand.
+
+    Raises:
+        MaskError: If the granularity is unknown, or its groups do not fit the parameters.
+    """
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if isinstance(granularity, str) and granularity == "weight":
+        return LogitPerWeight(shapes)
+    if isinstance(granularity, Mapping):
+        return _given_groups(granularity, shapes)
+    if isinstance(granularity, str) and granularity not in NAMED_GRANULARITIES:
+        raise MaskError(f"granularity must be one of {', '.join(NAMED_GRANULARITIES)}, a Partition or a mapping, "
+                        f"got {granularity!r}")  # fmt: skip
+    if wiring is None:
+        raise MaskError(f"granularity {granularity!r} needs the wiring; give wiring=read_wiring(model, inputs)")
+    return _wired_groups(granularity, shapes, wiring)
+
+
+def needs_wiring(granularity: Granularity) -> bool:
+    """Whether the groups are read from the wiring."""
+    return not (isinstance(granularity, Mapping) or granularity == "weight")
+
+
+def group_of_units(granularity: str | Partition, wiring: Wiring) -> np.ndarray:
+    """The group of each unit, -1 = none."""
+    if isinstance(granularity, Partition):
+        if len(granularity.labels) != wiring.n_units:
+            raise MaskError(
+                f"the partition has labels for {len(granularity.labels)} units, the wiring has {wiring.n_units} units"
+            )
+        return granularity.labels
+    if granularity in ("row", "column", "unit"):
+        return np.arange(wiring.n_units)
+    if granularity not in wiring.groupings:
+        raise MaskError(
+            f"the wiring has no grouping '{granularity}'; it has {', '.join(wiring.groupings) or 'none'} - "
+            "take another granularity, or give the groups by hand"
+        )
+    return np.asarray(wiring.groupings[granularity])
+
+
+def _wired_groups(granularity: str | Partition, shapes: Mapping[str, torch.Size], wiring: Wiring) -> LogitPerGroup:
+    group_of = np.append(group_of_units(granularity, wiring), -1)  # unit -1 is in no group
+    sides = _SIDES.get(granularity, _BOTH) if isinstance(granularity, str) else _BOTH
+    factors: dict[str, tuple[Tensor, ...]] = {}
+    for connection in wiring.connections:
+        if connection.kind != "weight" or connection.parameter not in shapes:
+            continue
+        arrays = [group_of[np.asarray(getattr(connection, side))] for side in sides]
+        found = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays if (array >= 0).any())
+        factors[connection.parameter] = factors.get(connection.parameter, ()) + found
+    return _checked(factors, shapes, f"granularity {granularity!r}")
+
+
+def _given_groups(groups: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> LogitPerGroup:
+    unknown = sorted(set(groups) - set(shapes))
+    if unknown:
+        raise MaskError(f"groups are given for {', '.join(unknown)}, but the masked parameters are {', '.join(shapes)}")
+    factors = {name: (torch.as_tensor(numbers).long(),) for name, numbers in groups.items()}
+    return _checked(factors, shapes, "the groups given")
+
+
+def _checked(factors: Mapping[str, tuple[Tensor, ...]], shapes: Mapping[str, torch.Size], what: str) -> LogitPerGroup:
+    used = {name: found for name, found in factors.items() if any(bool((numbers >= 0).any()) for numbers in found)}
+    if not used:
+        raise MaskError(f"{what}: no masked parameter joins a group; masked are {', '.join(shapes)}")
+    for name, found in used.items():
+        for numbers in found:
+            try:
+                torch.broadcast_to(numbers, shapes[name])
+            except RuntimeError:
+                raise MaskError(
+                    f"{what}: group numbers of '{name}' have shape {tuple(numbers.shape)}, which does not broadcast to "
+                    f"the parameter's {tuple(shapes[name])}"
+                ) from None
+    present = torch.unique(torch.cat([numbers.reshape(-1) for found in used.values() for numbers in found]))
+    present = present[present >= 0]
+    renumbered = torch.full((int(present.max()) + 2,), -1, dtype=torch.long)
+    renumbered[present] = torch.arange(len(present))  # the last entry stays -1, and index -1 reads it
+    dense = {name: tuple(renumbered[numbers] for numbers in found) for name, found in used.items()}
+    return LogitPerGroup(len(present), dense, {name: shapes[name] for name in dense})

@@ -1,0 +1,256 @@
+"""How is the mask of a task learned?"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modscope.calling import check_model, device_of, evaluation_mode, split_batch
+from modscope.errors import MaskError
+from modscope.masks.layout import Granularity, Layout, layout_of, needs_wiring
+from modscope.masks.mask import Mask, MaskSet
+from modscope.masks.objective import Objective, prepared
+from modscope.masks.parameters import chosen_parameters
+from modscope.masks.sampling import ESTIMATORS, Estimator, rao_blackwell
+from modscope.masks.strata import weight_strata
+from modscope.partition.partition import Partition
+from modscope.progress import track
+from modscope.randomness import Rng, numbered, seed_of
+from modscope.tasks.task import Task, as_tasks
+from modscope.wiring.wiring import Wiring
+
+LOCAL = "local_reparameterization"
+
+
+class MaskLearningError(MaskError):
+    """The loss stopped being finite; `mask` is the last good one."""
+
+    def __init__(self, message: str, mask: Mask) -> None:
+        super().__init__(message)
+        self.mask = mask
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MaskLearningError, (str(self), self.mask)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskLearner:
+    """Learns which weights a task needs, by training one logit per weight (or per group of weights).
+
+    The weights are frozen. A weight is kept with probability sigmoid(logit); the objective is the task's loss plus
+    penalty / (examples in the step) x the sum of all logits. What ends with a logit above 0 is kept.
+
+    Args:
+        penalty: The paper's beta: how much a kept weight must be worth.
+        n_steps: Optimisation steps.
+        learning_rate: Adam's, for the logits.
+        n_samples: Mask samples per step; each sees its own chunk of the batch.
+        initial_logit: Where all logits start; 2 keeps 88 %.
+        estimator: "local_reparameterization" (samples outputs of linear layers on vectors, and is "rao_blackwell"
+            elsewhere and in the last steps), "rao_blackwell", "straight_through" (the paper's), "hard_concrete" or
+            "continuous_sparsification".
+        granularity: What one logit decides about: "weight", "row" (a unit's incoming weights), "column" (outgoing),
+            "unit" (both), "head", "layer", "block", a Partition (a cluster), or group numbers by parameter name.
+        parameters: "weights" (matrices, kernels, embeddings), "weights+biases", "all", "csordas2021", or patterns.
+        hard_share: Share of the steps, at the end, that "local_reparameterization" spends on hard samples.
+
+    Raises:
+        MaskError: If a field has an impossible value.
+
+    Source: Csordás, van Steenkiste & Schmidhuber 2021, section 2; `csordas2021()` has their settings.
+    """
+
+    penalty: float = 3e-3
+    n_steps: int = 300
+    learning_rate: float = 0.1
+    n_samples: int = 4
+    initial_logit: float = 2.0
+    estimator: str = LOCAL
+    granularity: Granularity = "weight"
+    parameters: str | Sequence[str] = "weights"
+    hard_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "n_samples"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise MaskError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        for name in ("penalty", "learning_rate", "initial_logit", "hard_share"):
+            if not math.isfinite(getattr(self, name)):
+                raise MaskError(f"{name} must be finite, got {getattr(self, name)!r}")
+        if self.penalty < 0 or self.learning_rate <= 0 or not 0 <= self.hard_share <= 1:
+            raise MaskError(
+                f"penalty must be >= 0, learning_rate > 0 and hard_share in [0, 1], got {self.penalty}, "
+                f"{self.learning_rate} and {self.hard_share}"
+            )
+        if self.estimator != LOCAL and self.estimator not in ESTIMATORS:
+            raise MaskError(f"estimator must be one of {LOCAL}, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
+
+    @classmethod
+    def csordas2021(cls, **changes: Any) -> MaskLearner:
+        """The paper's settings: penalty 1e-4, 20,000 steps, rate 1e-2, straight-through, no embeddings, no biases."""
+        settings: dict[str, Any] = {
+            "penalty": 1e-4,
+            "n_steps": 20_000,
+            "learning_rate": 1e-2,
+            "estimator": "straight_through",
+            "parameters": "csordas2021",
+        }
+        return cls(**{**settings, **changes})
+
+    def __call__(self, model: nn.Module, task: Task, *, wiring: Wiring | None = None, rng: Rng = 0) -> Mask:
+        """The mask of one task.
+
+        Args:
+            model: Any module; it is left exactly as it was.
+            task: Its `train` data and `loss` are used.
+            wiring: The model's units, for granularities that need them; read from a batch when not given.
+            rng: Seed or generator of the samples.
+
+        Raises:
+            MaskError: If no parameter is chosen, the granularity does not fit, or a batch is smaller than `n_samples`.
+            MaskLearningError: If the loss is not finite; it names the step and carries the last good mask.
+            TaskError: If the task has no data, or its loss is not a differentiable scalar.
+        """
+        model = check_model(model)
+        seed = seed_of(rng)
+        masked = chosen_parameters(model, self.parameters)
+        if wiring is None and needs_wiring(self.granularity):
+            wiring = _wiring_of(model, task)
+        layout = layout_of(self.granularity, masked, wiring)
+        names = list(layout.spread(layout.initial(0.0, torch.device("cpu"))))
+        device = device_of(model) or torch.device("cpu")
+        with _own_random_state(device, seed), evaluation_mode(model):
+            generator = torch.Generator(device).manual_seed(seed % 2**63)
+            kept = {name: masked[name] for name in names}
+            objective = prepared(model, task, layout, kept, self.n_samples, generator)
+            logits = self._optimised(objective, layout, device)
+            strata = weight_strata(model, task, objective.weights)
+        return self._mask(layout, logits, {"task": task.name, "seed": seed}, strata)
+
+    def _optimised(self, objective: Objective, layout: Layout, device: torch.device) -> list[Tensor]:
+        logits = [tensor.requires_grad_() for tensor in layout.initial(self.initial_logit, device)]
+        optimizer = torch.optim.Adam(logits, lr=self.learning_rate, fused=True)
+        batches = _endless(objective.task)
+        for step in track(range(self.n_steps), f"mask of {objective.task.name}", total=self.n_steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss, count = self._loss(objective, logits, next(batches), step)
+            if not torch.isfinite(loss):
+                mask = self._mask(layout, logits, {"task": objective.task.name, "stopped_at_step": step})
+                raise MaskLearningError(
+                    f"the loss of task '{objective.task.name}' is {float(loss.detach())} at step {step}; stopped, and "
+                    "kept the mask so far as error.mask - lower learning_rate, or look at the task's data",
+                    mask,
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            for tensor in logits:
+                # the penalty's gradient is a constant: no second backward pass
+                tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                tensor.grad.add_(self.penalty / count)
+            optimizer.step()
+        return [tensor.detach() for tensor in logits]
+
+    def _loss(self, objective: Objective, logits: list[Tensor], batch: Any, step: int) -> tuple[Tensor, int]:
+        is_local = self.estimator == LOCAL and self.granularity == "weight" and bool(objective.read_once)
+        if is_local and step < self.n_steps * (1 - self.hard_share):
+            return objective.locally_sampled_loss(logits, batch, rao_blackwell)
+        return objective.loss(logits, batch, self._estimator, step / self.n_steps)
+
+    @property
+    def _estimator(self) -> Estimator:
+        return ESTIMATORS.get(self.estimator, rao_blackwell)
+
+    def _mask(
+        self, layout: Layout, logits: list[Tensor], details: dict[str, Any], strata: dict[str, Tensor] | None = None
+    ) -> Mask:
+        by_name = {name: tensor.detach().cpu().clone() for name, tensor in layout.spread(logits).items()}
+        kept = {name: tensor > 0 for name, tensor in by_name.items()}
+        return Mask(kept, by_name, {**details, "learner": self.record()}, strata)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.granularity, Partition):
+            settings["granularity"] = "partition"
+        elif not isinstance(self.granularity, str):
+            settings["granularity"] = "groups"
+        if not isinstance(self.parameters, str):
+            settings["parameters"] = list(self.parameters)
+        return settings
+
+
+def learn_masks(
+    model: nn.Module,
+    tasks: Task | Sequence[Task],
+    learner: Callable[..., Mask] | None = None,
+    *,
+    n_seeds: int = 1,
+    wiring: Wiring | None = None,
+    rng: Rng = 0,
+    executor: Executor | None = None,
+) -> MaskSet:
+    """The masks of several tasks, `n_seeds` of each.
+
+    Each mask has a random stream of its own, so the result does not depend on the executor or on the other tasks.
+
+    Args:
+        model: Any module.
+        tasks: One task or several.
+        learner: How a mask is learned; `MaskLearner()` if not given.
+        n_seeds: Masks per task; two show how much a mask depends on chance.
+        wiring: The model's units, for granularities that need them.
+        rng: Seed or generator.
+        executor: Where the masks are learned; None: here, one after another.
+    """
+    learner = MaskLearner() if learner is None else learner
+    model = check_model(model)
+    several = as_tasks(tasks)
+    if n_seeds < 1:
+        raise MaskError(f"n_seeds must be at least 1, got {n_seeds}")
+    seed = seed_of(rng)
+    jobs = [(task, index) for task in several for index in range(n_seeds)]
+    seeds = [seed_of(numbered(seed, f"mask of {task.name}", index)) for task, index in jobs]
+    if executor is None:
+        work = zip(jobs, seeds, strict=True)
+        masks = [
+            learner(model, task, wiring=wiring, rng=own) for (task, _), own in track(work, "masks", total=len(jobs))
+        ]
+    else:
+        futures = [
+            executor.submit(_learned, learner, model, task, wiring, own)
+            for (task, _), own in zip(jobs, seeds, strict=True)
+        ]
+        masks = [future.result() for future in track(futures, "masks")]
+    return MaskSet({task.name: masks[index * n_seeds : (index + 1) * n_seeds] for index, task in enumerate(several)})
+
+
+def _learned(learner: Callable[..., Mask], model: nn.Module, task: Task, wiring: Wiring | None, seed: int) -> Mask:
+    return learner(model, task, wiring=wiring, rng=seed)
+
+
+def _endless(task: Task) -> Iterator[Any]:
+    return itertools.chain.from_iterable(task.batches("train") for _ in itertools.count())
+
+
+@contextmanager
+def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Global random state seeded for whatever the model or the data loader draw, and put back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
+def _wiring_of(model: nn.Module, task: Task) -> Wiring:
+    from modscope.wiring.trace import read_wiring
+
+    inputs, _ = split_batch(model, next(task.batches("train")))
+    return read_wiring(model, inputs)

@@ -1,0 +1,139 @@
+"""Local reparameterization: where one example reads each weight once, sample what comes out instead of the weights.
+
+The sum over many independently masked weights is nearly Gaussian, so its sample needs two matrix products and one
+number per output, with noise of its own for every example. It holds for linear layers on vectors; a weight that one
+example reads several times (convolutions, sequences, ties) must keep one sample for all reads.
+Source: Kingma, Salimans & Welling 2015, section 2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from modscope.errors import MaskError
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """A masked weight as a random variable: what it is when kept, and the logits of keeping it."""
+
+    weight: Tensor
+    logits: Tensor
+
+
+class WeightReads(TorchFunctionMode):
+    """Notes how a model reads some weights: `once_per_example` are the names that one F.linear reads, on vectors."""
+
+    def __init__(self, weights: Mapping[str, Tensor], n_examples: int) -> None:
+        super().__init__()
+        self.name_of = {id(weight): name for name, weight in weights.items()}
+        self.n_examples = n_examples
+        self.n_linear = dict.fromkeys(weights, 0)
+        self.n_other = dict.fromkeys(weights, 0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") != "__get__":  # a shape or a dtype is no read
+            weight = _weight_of_vectors(func, args, kwargs, self.n_examples)
+            for tensor in _tensors((args, kwargs)):
+                name = self.name_of.get(id(tensor))
+                if name is not None:
+                    (self.n_linear if tensor is weight else self.n_other)[name] += 1
+        return func(*args, **kwargs)
+
+    @property
+    def once_per_example(self) -> frozenset[str]:
+        """The weights for which local reparameterization is exact in mean and variance."""
+        return frozenset(name for name, count in self.n_linear.items() if count == 1 and not self.n_other[name])
+
+
+class SampledOutputs(TorchFunctionMode):
+    """While active, a linear layer whose weight is one of `moments` gives a sample of its masked output."""
+
+    def __init__(self, moments: Mapping[int, Moments], generator: torch.Generator) -> None:
+        super().__init__()
+        self.moments = moments  # by id of the tensor that stands in for the weight
+        self.generator = generator
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear:
+            inputs, weight, bias = _linear_arguments(*args, **kwargs)
+            found = self.moments.get(id(weight))
+            if found is not None:
+                noise = torch.empty(len(inputs), len(weight), device=inputs.device)
+                noise.normal_(generator=self.generator)
+                outputs = _sampled_linear(inputs, found.weight, found.logits, noise)
+                return outputs if bias is None else outputs + bias
+        elif getattr(func, "__name__", "") != "__get__":
+            for tensor in _tensors((args, kwargs)):
+                if id(tensor) in self.moments:
+                    raise MaskError(
+                        "the model reads a weight in another way than on the first batch, so its outputs cannot be "
+                        'sampled; use MaskLearner(estimator="rao_blackwell")'
+                    )
+        return func(*args, **kwargs)
+
+
+class _SampledLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, logits: Tensor, noise: Tensor) -> Tensor:
+        probability = torch.sigmoid(logits)
+        mean_weight = (weight * probability).to(inputs.dtype)
+        variance_weight = (weight * weight * probability * (1 - probability)).to(inputs.dtype)
+        deviation = F.linear(inputs * inputs, variance_weight).clamp_(min=0).sqrt_()
+        ctx.save_for_backward(inputs, weight, probability, mean_weight, variance_weight, deviation, noise)
+        return F.linear(inputs, mean_weight).addcmul_(deviation, noise.to(inputs.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, probability, mean_weight, variance_weight, deviation, noise = ctx.saved_tensors
+        # d deviation / d variance = 1 / (2 deviation); where there is no variance there is no noise to follow
+        for_variance = torch.where(deviation > 0, gradient * noise / (2 * deviation), torch.zeros_like(gradient))
+        for_inputs = None
+        if ctx.needs_input_grad[0]:
+            for_inputs = gradient @ mean_weight + 2 * inputs * (for_variance @ variance_weight)
+        by_mean = (gradient.T @ inputs).to(weight.dtype)
+        by_variance = (for_variance.T @ (inputs * inputs)).to(weight.dtype)
+        spread = probability * (1 - probability)
+        for_logits = spread * weight * (by_mean + weight * (1 - 2 * probability) * by_variance)
+        return for_inputs, None, for_logits.to(torch.float32), None
+
+
+_sampled_linear: Callable[..., Tensor] = _SampledLinear.apply
+
+
+def _weight_of_vectors(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], n_examples: int) -> Tensor | None:
+    """The weight, if this is a linear layer on one vector per example."""
+    if func is not F.linear:
+        return None
+    inputs, weight, _ = _linear_arguments(*args, **kwargs)
+    return weight if inputs.ndim == 2 and len(inputs) == n_examples else None
+
+
+def _linear_arguments(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input, weight, bias
+
+
+def _tensors(values: Any) -> Iterable[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)

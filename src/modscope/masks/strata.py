@@ -1,0 +1,58 @@
+"""Which weights can a task's mask depend on, and which random weights are a fair comparison for them?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from modscope.calling import arguments, device_of, moved, split_batch
+from modscope.tasks.task import Task, checked_loss
+
+N_DECILES = 10
+_N_BATCHES = 16  # an input that is zero on all of them counts as unused
+
+
+def weight_strata(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By parameter name, 0 where the task's loss never feels the weight, else the decile (1 to 10) of its size.
+
+    A weight is felt if it is not zero and has a non-zero gradient on one of the first batches of the training data.
+    Deciles are taken among the non-zero weights of its tensor.
+
+    Args:
+        model: In eval mode.
+        task: Gives data and loss.
+        weights: The masked parameters, detached.
+    """
+    felt = _felt_weights(model, task, weights)
+    return {name: _deciles(weight.detach()) * felt[name].cpu() for name, weight in weights.items()}
+
+
+def _felt_weights(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    felt = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    frozen = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
+    for batch in itertools.islice(task.batches("train"), _N_BATCHES):
+        inputs, targets = split_batch(model, batch)
+        tracked = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        positional, keywords = arguments(model, inputs)
+        outputs = functional_call(model, {**frozen, **tracked}, positional, keywords)
+        loss = checked_loss(task, outputs, moved(targets, device_of(model)))
+        gradients = torch.autograd.grad(loss, list(tracked.values()), allow_unused=True)
+        for name, gradient in zip(tracked, gradients, strict=True):
+            if gradient is not None:
+                felt[name] |= gradient != 0
+    return felt
+
+
+def _deciles(weight: Tensor) -> Tensor:
+    """Decile (1 to 10) of each entry's size among the non-zero ones; 0 for zeros."""
+    size = weight.abs().float().cpu().reshape(-1)
+    used = size.nonzero().squeeze(1)
+    deciles = torch.zeros(len(size), dtype=torch.uint8)
+    order = torch.argsort(size[used], stable=True)
+    rank = torch.arange(len(used))
+    deciles[used[order]] = (rank * N_DECILES // max(len(used), 1) + 1).to(torch.uint8)
+    return deciles.view(weight.shape)
