@@ -85,6 +85,29 @@ class Wiring:
             group_of[group.unit_ids] = index
         return group_of
 
+    @cached_property
+    def parameters_of(self) -> dict[str, tuple[str, ...]]:
+        """The weights that write each group, by the group's name."""
+        writes: dict[str, list[str]] = {group.name: [] for group in self.groups}
+        for connection in self.connections:
+            if connection.kind != "weight":
+                continue
+            units = connection.targets[connection.targets >= 0]
+            for index in np.unique(self.group_of[units]).tolist():
+                writes[self.groups[index].name].append(connection.parameter)
+        return {name: tuple(dict.fromkeys(parameters)) for name, parameters in writes.items()}
+
     def to_frame(self) -> pl.DataFrame:
         """One row per unit group: name, kind, depth, units, and the parameters that write it."""
-        raise NotImplementedError
+        import polars as pl
+
+        return pl.DataFrame(
+            {
+                "group": [group.name for group in self.groups],
+                "kind": [group.kind for group in self.groups],
+                "depth": [group.depth for group in self.groups],
+                "units": [group.size for group in self.groups],
+                "parameters": [", ".join(self.parameters_of[group.name]) for group in self.groups],
+            },
+            schema={"group": pl.Utf8, "kind": pl.Utf8, "depth": pl.Int64, "units": pl.Int64, "parameters": pl.Utf8},
+        )

@@ -1,0 +1,312 @@
+"""How do ids travel through weights and products? Linear layers, convolutions, embeddings, attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modscope.wiring.carry import Carry, as_activation
+from modscope.wiring.rules import _gains, _ids, aten, elementwise, head_tags, join_heads, rule
+from modscope.wiring.values import NONE, Value, spread
+
+
+def contraction(carry: Carry, left: Value, right: Value, labels: tuple[str, str, str]) -> Value:
+    """A sum of products, as einsum writes it: left labels, right labels, labels of the result."""
+    left_labels, right_labels, out = labels
+    if right.parameter is not None and right.ids is None:
+        return _weighted(carry, left, right, labels)
+    if left.parameter is not None and left.ids is None:
+        return _weighted(carry, right, left, (right_labels, left_labels, out))
+    return _product(carry, left, right, labels)
+
+
+def _sizes(left: Value, right: Value, labels: tuple[str, str, str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for value, names in ((left, labels[0]), (right, labels[1])):
+        for name, size in zip(names, value.shape, strict=True):
+            sizes[name] = max(size, sizes.get(name, 1))
+    return sizes
+
+
+def _laid(entries: Tensor, names: Sequence[str], shape_of: dict[str, int], over: str) -> Tensor:
+    """Entries with one axis per name, laid over the axes `over`; other axes have size one."""
+    shape = [shape_of[name] if name in names else 1 for name in over]
+    order = sorted(range(len(names)), key=lambda i: over.index(names[i]))
+    return entries.permute(order).reshape(shape)
+
+
+def _weighted(carry: Carry, value: Value, weight: Value, labels: tuple[str, str, str]) -> Value:
+    """An activation times a weight: the contracted axes are read, the weight's own axes are written."""
+    assert weight.parameter is not None
+    value_labels, weight_labels, out = labels
+    sizes = _sizes(value, weight, labels)
+    shape = [sizes[name] for name in out]
+    read = [name for name in weight_labels if name in value_labels]  # contracted, or one weight for each
+    contracted = [value_labels.index(name) for name in read if name not in out]
+    written = [name for name in weight_labels if name in out]
+    value = as_activation(carry, value)
+    if value.ids is not None and _mixes_positions(carry, value.ids, contracted, [value_labels.index(n) for n in read]):
+        carry.warn(f"the weight '{weight.parameter.name}' joins positions, not units; it is left out of the wiring")
+        kept = [name for name in value_labels if name in out]
+        first = value.ids.permute(*[value_labels.index(n) for n in kept], *contracted)
+        for _ in contracted:
+            first = first.select(-1, 0)
+        return Value(tuple(shape), spread(first, [out.index(name) for name in kept], shape))
+    sources, gains = _read(carry, value, [value_labels.index(name) for name in read])
+    axes = tuple(weight_labels.index(name) for name in written)
+    targets = carry.write(weight.parameter, [sizes[name] for name in written], carry.depth_after(sources), key=axes)
+    stored_sizes = dict(zip(weight_labels, weight.shape, strict=True))
+    carry.connect(
+        weight.parameter,
+        _laid(sources, read, stored_sizes, weight_labels),
+        _laid(targets, written, stored_sizes, weight_labels),
+        _laid(gains, read, stored_sizes, weight_labels),
+    )
+    return Value(tuple(shape), spread(targets, [out.index(name) for name in written], shape))
+
+
+def _mixes_positions(carry: Carry, ids: Tensor, contracted: Sequence[int], read: Sequence[int]) -> bool:
+    """Whether units stand along other axes than those that the weight sums over."""
+    others = [axis for axis in range(ids.ndim) if axis not in read]
+    spans = math.prod(ids.shape[axis] for axis in contracted) > 1
+    return spans and not carry.changes(ids, contracted) and carry.changes(ids, others)
+
+
+def _read(carry: Carry, value: Value, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Units and gains along some axes."""
+    if value.ids is None:
+        none = torch.full([value.shape[axis] for axis in axes], NONE)
+        return none, torch.zeros_like(none)
+    gains = _gains(value).permute(*axes, *[axis for axis in range(len(value.shape)) if axis not in axes])
+    while gains.ndim > len(axes):
+        gains = gains.select(-1, 0)
+    return carry.along(value.ids, axes), gains
+
+
+def _product(carry: Carry, left: Value, right: Value, labels: tuple[str, str, str]) -> Value:
+    """Two activations: units met along the sum are a pattern (query-key); units beside it are carried (values)."""
+    left_labels, right_labels, out = labels
+    sizes = _sizes(left, right, labels)
+    shape = tuple(sizes[name] for name in out)
+    summed = [name for name in left_labels if name in right_labels and name not in out]
+    changing = [
+        value.ids is not None and carry.changes(value.ids, [names.index(name) for name in summed])
+        for value, names in ((left, left_labels), (right, right_labels))
+    ]
+    shared = [name for name in left_labels if name in right_labels and name in out]
+    if all(changing):
+        return _pattern(carry, left, right, labels, shared, summed, shape)
+    _heads_of_product(carry, left, right, labels, shared, sizes)
+    for value, names, changes in ((right, right_labels, changing[1]), (left, left_labels, changing[0])):
+        if value.ids is None or changes or not bool((value.ids >= 0).any()):
+            continue
+        kept = [name for name in names if name in out]
+        ids = carry.along(value.ids, [names.index(name) for name in kept]) if kept else value.ids.reshape(-1)[0]
+        return Value(shape, _spread_named(ids, kept, out, shape))
+    return Value(shape)
+
+
+def _spread_named(entries: Tensor, names: Sequence[str], out: str, shape: Sequence[int]) -> Tensor:
+    return spread(entries, [out.index(name) for name in names], shape)
+
+
+def _rows(
+    carry: Carry, value: Value, names: str, shared: Sequence[str], other: Sequence[str], sizes: dict[str, int]
+) -> Tensor:
+    """Units of a value: a row for each entry of the shared axes, a column for each of the others."""
+    ids = carry.along(_ids(value), [names.index(name) for name in (*shared, *other)])
+    shape = [sizes[name] for name in shared] + [sizes[name] for name in other]
+    return ids.expand(shape).reshape(math.prod(shape[: len(shared)]), -1)
+
+
+def _pattern(
+    carry: Carry, left: Value, right: Value, labels: tuple[str, str, str],
+    shared: Sequence[str], summed: Sequence[str], shape: Sequence[int],
+) -> Value:  # fmt: skip
+    """An attention pattern: no unit, but a head for each different row of query units."""
+    sizes = _sizes(left, right, labels)
+    queries = _rows(carry, left, labels[0], shared, summed, sizes)
+    keys = _rows(carry, right, labels[1], shared, summed, sizes)
+    carry.couple(queries, keys)
+    tags = head_tags(carry, queries, keys).reshape([sizes[name] for name in shared])
+    return Value(tuple(shape), _spread_named(tags, shared, labels[2], shape))
+
+
+def _heads_of_product(
+    carry: Carry, left: Value, right: Value, labels: tuple[str, str, str], shared: Sequence[str], sizes: dict[str, int]
+) -> None:
+    """If one side is an attention pattern, the other side's units join its heads."""
+    for (pattern, names), (value, value_names) in (
+        ((left, labels[0]), (right, labels[1])),
+        ((right, labels[1]), (left, labels[0])),
+    ):
+        if pattern.ids is None or value.ids is None or bool((pattern.ids > NONE).any()):
+            continue
+        own = [name for name in value_names if name in labels[2] and name not in shared]
+        own = [name for name in own if carry.changes(value.ids, [value_names.index(name)])]
+        tags = _rows(carry, pattern, names, shared, [], sizes)[:, 0]
+        join_heads(carry, tags, _rows(carry, value, value_names, shared, own, sizes))
+
+
+def _biased(carry: Carry, result: Value, bias: Value | None) -> Value:
+    if bias is None:
+        return result
+    carry.op_name, name = "aten.add.Tensor", carry.op_name
+    try:
+        return elementwise(carry, result, bias)
+    finally:
+        carry.op_name = name
+
+
+@rule(aten.linear)
+def linear(carry: Carry, value: Value, weight: Value, bias: Value | None = None) -> Value:
+    """Each row of the weight is a unit that reads the last axis."""
+    free = "abcdefgh"[: len(value.shape) - 1]
+    return _biased(carry, contraction(carry, value, weight, (free + "z", "yz", free + "y")), bias)
+
+
+@rule(aten.matmul, aten.mm, aten.bmm, aten.mv, aten.dot)
+def matmul(carry: Carry, left: Value, right: Value) -> Value:
+    """A sum over the last axis of the left and the last but one of the right."""
+    batch = "abcdefgh"[: max(len(left.shape), len(right.shape), 2) - 2]
+    left_labels = batch[len(batch) + 2 - len(left.shape) :] + "xz" if len(left.shape) > 1 else "z"
+    right_labels = batch[len(batch) + 2 - len(right.shape) :] + "zy" if len(right.shape) > 1 else "z"
+    out = batch + ("x" if len(left.shape) > 1 else "") + ("y" if len(right.shape) > 1 else "")
+    return contraction(carry, left, right, (left_labels, right_labels, out))
+
+
+@rule(aten.addmm, aten.baddbmm)
+def add_product(carry: Carry, bias: Value, left: Value, right: Value, **_: Any) -> Value:
+    """A product plus a bias."""
+    return _biased(carry, matmul(carry, left, right), bias)
+
+
+@rule(aten.einsum)
+def einsum(carry: Carry, equation: str, values: Sequence[Value], **_: Any) -> Value:
+    """A product, as its equation says."""
+    inputs, out = _einsum_labels(equation, [len(value.shape) for value in values])
+    result, names = values[0], inputs[0]
+    for i in range(1, len(values)):
+        later = set("".join(inputs[i + 1 :])) | set(out)
+        kept = "".join(dict.fromkeys(name for name in names + inputs[i] if name in later))
+        result = contraction(carry, result, values[i], (names, inputs[i], kept))
+        names = kept
+    return result.moved(lambda tensor: torch.einsum(f"{names}->{out}", tensor)) if names != out else result
+
+
+def _einsum_labels(equation: str, n_axes: Sequence[int]) -> tuple[list[str], str]:
+    """Labels of each operand and of the result, with '...' written out."""
+    left, arrow, out = equation.replace(" ", "").partition("->")
+    operands = left.split(",")
+    spare = [name for name in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if name not in equation]
+    n_extra = [n - len(operand.replace("...", "")) for operand, n in zip(operands, n_axes, strict=True)]
+    most = max(n_extra)
+    extra = "".join(spare[:most])
+    full = [operand.replace("...", extra[most - n :]) for operand, n in zip(operands, n_extra, strict=True)]
+    if not arrow:
+        every = "".join(full)
+        out = extra + "".join(sorted(name for name in set(every) - set(extra) if every.count(name) == 1))
+    return full, out.replace("...", extra)
+
+
+# -- convolutions --------------------------------------------------------------------------------------------------
+
+
+@rule(aten.conv1d, aten.conv2d, aten.conv3d)
+def convolution_by_name(carry: Carry, value: Value, weight: Value, bias: Value | None = None, *args: Any) -> Value:
+    """Each output channel is a unit that reads its group's input channels."""
+    groups = args[3] if len(args) > 3 else 1
+    return _convolved(carry, value, weight, bias, groups, is_transposed=False)
+
+
+@rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
+def transposed_convolution(carry: Carry, value: Value, weight: Value, bias: Value | None = None, *args: Any) -> Value:
+    """As a convolution; the weight is stored with its two sides exchanged."""
+    groups = args[3] if len(args) > 3 else 1
+    return _convolved(carry, value, weight, bias, groups, is_transposed=True)
+
+
+@rule(aten.convolution, aten._convolution)
+def convolution(
+    carry: Carry, value: Value, weight: Value, bias: Value | None, _stride: Any, _padding: Any, _dilation: Any,
+    transposed: bool, _output_padding: Any, groups: int, *_: Any,
+) -> Value:  # fmt: skip
+    """Any convolution, as it is recorded in a run."""
+    return _convolved(carry, value, weight, bias, groups, is_transposed=transposed)
+
+
+def _convolved(
+    carry: Carry, value: Value, weight: Value, bias: Value | None, groups: int, *, is_transposed: bool
+) -> Value:
+    value = as_activation(carry, value)
+    axis = len(value.shape) - len(weight.shape) + 1  # zero for an example without a batch
+    sources, gains = _read(carry, value, [axis])
+    shape = tuple(carry.result.shape)
+    if weight.parameter is None:
+        ids = carry.mixed([value, weight])
+        return Value(shape, None if ids is None else ids.expand(shape))
+    targets = carry.write(weight.parameter, [shape[axis]], carry.depth_after(sources))
+    kernel = [1] * (len(weight.shape) - 2)
+    read, gain, written = (_grouped(ids, groups) for ids in (sources, gains, targets))
+
+    def laid(table: Tensor, is_row: bool) -> Tensor:  # (groups, channels of a group) -> rows and columns of the weight
+        n_rows = weight.shape[0] // groups
+        if is_row:
+            return table.reshape(-1, 1, *kernel)
+        return (table if groups == 1 else table.repeat_interleave(n_rows, 0)).reshape(-1, table.shape[1], *kernel)
+
+    carry.connect(
+        weight.parameter, laid(read, is_transposed), laid(written, not is_transposed), laid(gain, is_transposed)
+    )
+    return _biased_channels(carry, Value(shape, spread(targets, [axis], shape)), bias, axis)
+
+
+def _grouped(ids: Tensor, groups: int) -> Tensor:
+    return ids.reshape(groups, -1)
+
+
+def _biased_channels(carry: Carry, result: Value, bias: Value | None, axis: int) -> Value:
+    if bias is None:
+        return result
+    after = len(result.shape) - axis - 1
+    return _biased(carry, result, bias.moved(lambda tensor: tensor[(..., *[None] * after)]))
+
+
+# -- embeddings ----------------------------------------------------------------------------------------------------
+
+
+@rule(aten.embedding)
+def embedding(carry: Carry, weight: Value, _index: Value, *_: Any, **__: Any) -> Value:
+    """Each dimension is a unit that reads no unit."""
+    shape = tuple(carry.result.shape)
+    if weight.parameter is None:
+        return Value(shape)
+    targets = carry.write(weight.parameter, weight.shape[1:], 1, key="embedding")
+    carry.connect(weight.parameter, torch.full([1] * len(weight.shape), NONE), targets[None])
+    return Value(shape, spread(targets, range(len(shape) - targets.ndim, len(shape)), shape))
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+
+@rule(
+    aten.scaled_dot_product_attention, aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_attention_math, aten._scaled_dot_product_fused_attention_overrideable,
+    aten._scaled_dot_product_cudnn_attention,
+)  # fmt: skip
+def attention(carry: Carry, query: Value, key: Value, value: Value, *_: Any, **kwargs: Any) -> Any:
+    """Values, weighted by a pattern of queries and keys."""
+    if kwargs.get("enable_gqa"):
+        times = query.shape[-3] // key.shape[-3]
+        key, value = (v.moved(lambda tensor: tensor.repeat_interleave(times, -3)) for v in (key, value))
+    batch = "abcdefgh"[: len(query.shape) - 2]
+    pattern = contraction(carry, query, key, (batch + "xz", batch + "yz", batch + "xy"))
+    result = contraction(carry, pattern, value, (batch + "xy", batch + "yv", batch + "xv"))
+    if not isinstance(carry.result, tuple | list):
+        return result
+    return (result, *[Value(()) for _ in carry.result[1:]])
