@@ -1,0 +1,188 @@
+"""What does the normalised adjacency of a graph do to a vector?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from modscope.graph.unit_graph import Block, UnitGraph
+
+# A sparse matrix multiplies about this many times slower per entry than a dense one.
+SPARSE_COST = 12
+Matrix: TypeAlias = Tensor | sp.csr_array
+
+
+@dataclass(frozen=True, eq=False)
+class NormalizedOperator:
+    """D^-1/2 A D^-1/2 in float32, for the units that have edges.
+
+    Where the graph is bipartite only the half between the two colours is kept: `half`, with one row for each of the
+    first `n_first` units and one column for each other unit. Otherwise `half` is the whole symmetric matrix and
+    `n_first` is 0.
+    """
+
+    units: Int[np.ndarray, " kept"]  # unit ids; colour 0 before colour 1 where the graph is bipartite
+    n_first: int
+    half: Matrix
+    root_degrees: Float[np.ndarray, " kept"]
+
+    @property
+    def is_bipartite(self) -> bool:
+        """Whether only the half graph is kept."""
+        return self.n_first > 0
+
+    def forward(self, x: Float[Tensor, "second columns"]) -> Float[Tensor, "first columns"]:
+        """Half graph times x: from the units of colour 1 to those of colour 0."""
+        return _product(self.half, x)
+
+    def backward(self, y: Float[Tensor, "first columns"]) -> Float[Tensor, "second columns"]:
+        """Transposed half graph times y: from the units of colour 0 to those of colour 1."""
+        return _product(self.half.T, y)
+
+    def matmat(self, x: Float[Tensor, "kept columns"]) -> Float[Tensor, "kept columns"]:
+        """D^-1/2 A D^-1/2 x."""
+        if not self.is_bipartite:
+            return self.forward(x)
+        return torch.cat([self.forward(x[self.n_first :]), self.backward(x[: self.n_first])])
+
+    def matvec(self, x: Float[Tensor, " kept"]) -> Float[Tensor, " kept"]:
+        """D^-1/2 A D^-1/2 x for one vector."""
+        return self.matmat(x[:, None])[:, 0]
+
+
+def normalized_operator(graph: UnitGraph, *, device: torch.device | str = "cpu") -> NormalizedOperator:
+    """The operator of the graph; isolated units have no place in it."""
+    colours = graph.colours
+    if colours is None:
+        units = np.flatnonzero(graph.components >= 0)
+        positions = _positions(graph.n_units, units)
+        parts = [part for block in graph.blocks for part in _both_ways(block, positions)]
+        shape, n_first = (len(units), len(units)), 0
+        first = second = np.sqrt(graph.degrees[units])
+    else:
+        sides = np.flatnonzero(colours == 0), np.flatnonzero(colours == 1)
+        units, n_first = np.concatenate(sides), len(sides[0])
+        side_positions = [_positions(graph.n_units, side) for side in sides]
+        parts = [part for block in graph.blocks for part in _across(block, side_positions)]
+        shape = (n_first, len(sides[1]))
+        first, second = (np.sqrt(graph.degrees[side]) for side in sides)
+    half = _on_device(_assembled(parts, shape, first, second), device)
+    return NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Sizes with their place in the matrix."""
+
+    rows: Int[np.ndarray, " rows"]
+    columns: Int[np.ndarray, " columns"]
+    sizes: np.ndarray | sp.csr_array
+
+
+def _positions(n_units: int, units: Int[np.ndarray, " kept"]) -> Int[np.ndarray, " units"]:
+    positions = np.full(n_units, -1, dtype=np.int64)
+    positions[units] = np.arange(len(units))
+    return positions
+
+
+def _across(block: Block, positions: list[Int[np.ndarray, " units"]]) -> Iterator[_Part]:
+    """The edges of a block as entries (colour 0, colour 1), whichever way round the block has them."""
+    sizes, targets, sources = block.sizes, block.targets, block.sources
+    yield from _part(sizes, positions[0][targets], positions[1][sources])
+    yield from _part(sizes.T, positions[0][sources], positions[1][targets])
+
+
+def _both_ways(block: Block, positions: Int[np.ndarray, " units"]) -> Iterator[_Part]:
+    """The edges of a block, and their mirror images."""
+    sizes, targets, sources = block.sizes, positions[block.targets], positions[block.sources]
+    yield from _part(sizes, targets, sources)
+    yield from _part(sizes.T, sources, targets)
+
+
+def _part(
+    sizes: np.ndarray | sp.csr_array, rows: Int[np.ndarray, " rows"], columns: Int[np.ndarray, " columns"]
+) -> Iterator[_Part]:
+    row_kept, column_kept = np.flatnonzero(rows >= 0), np.flatnonzero(columns >= 0)
+    if not len(row_kept) or not len(column_kept):
+        return
+    sizes = sizes if isinstance(sizes, np.ndarray) else sizes.tocsr()
+    if len(row_kept) < len(rows):
+        sizes = sizes[row_kept]
+    if len(column_kept) < len(columns):
+        sizes = sizes[:, column_kept]
+    yield _Part(rows[row_kept], columns[column_kept], sizes)
+
+
+def _assembled(
+    parts: list[_Part],
+    shape: tuple[int, int],
+    first: Float[np.ndarray, " first"],
+    second: Float[np.ndarray, " second"],
+) -> np.ndarray | sp.csr_array:
+    """The parts as one matrix, dense or sparse, whichever multiplies faster; divided by the roots of the degrees."""
+    n_edges = sum(np.count_nonzero(part.sizes) if isinstance(part.sizes, np.ndarray) else part.sizes.nnz
+                  for part in parts)  # fmt: skip
+    row_factor, column_factor = (1 / first).astype(np.float32), (1 / second).astype(np.float32)
+    if shape[0] * shape[1] <= SPARSE_COST * n_edges:
+        dense = np.zeros(shape, dtype=np.float32)
+        for part in parts:
+            _add(dense, part)
+        dense *= row_factor[:, None]
+        dense *= column_factor
+        return dense
+    entries = [_entries(part) for part in parts]
+    rows, columns, sizes = (np.concatenate(several) for several in zip(*entries, strict=True))
+    sizes = sizes * row_factor[rows] * column_factor[columns]
+    sparse = sp.coo_array((sizes, (rows, columns)), shape=shape).tocsr()
+    sparse.sort_indices()
+    return sparse
+
+
+def _add(dense: Float[np.ndarray, "first second"], part: _Part) -> None:
+    sizes = part.sizes if isinstance(part.sizes, np.ndarray) else part.sizes.toarray()
+    rows, columns = _as_slice(part.rows), _as_slice(part.columns)
+    if isinstance(rows, slice) and isinstance(columns, slice):
+        dense[rows, columns] += sizes
+    else:
+        dense[np.ix_(part.rows, part.columns)] += sizes
+
+
+def _as_slice(positions: Int[np.ndarray, " n"]) -> slice | Int[np.ndarray, " n"]:
+    is_run = bool(np.all(np.diff(positions) == 1))
+    return slice(int(positions[0]), int(positions[-1]) + 1) if is_run else positions
+
+
+def _entries(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if isinstance(part.sizes, np.ndarray):
+        row, column = np.nonzero(part.sizes)
+        sizes = part.sizes[row, column]
+    else:
+        coordinates = part.sizes.tocoo()
+        row, column, sizes = coordinates.row, coordinates.col, coordinates.data
+    return (
+        part.rows[row].astype(np.int32),
+        part.columns[column].astype(np.int32),
+        sizes.astype(np.float32, copy=False),
+    )
+
+
+def _on_device(matrix: np.ndarray | sp.csr_array, device: torch.device | str) -> Matrix:
+    if isinstance(matrix, np.ndarray):
+        return torch.from_numpy(matrix).to(device)
+    if torch.device(device).type == "cpu":
+        return matrix  # scipy multiplies on the CPU: torch's sparse matrices are slower there, and warn
+    index = (torch.from_numpy(matrix.indptr.astype(np.int64)), torch.from_numpy(matrix.indices.astype(np.int64)))
+    return torch.sparse_csr_tensor(*index, torch.from_numpy(matrix.data), matrix.shape).to(device)
+
+
+def _product(matrix: Matrix, x: Tensor) -> Tensor:
+    if isinstance(matrix, Tensor):
+        return matrix @ x
+    return torch.from_numpy(matrix @ x.numpy())

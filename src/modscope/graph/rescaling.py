@@ -1,0 +1,71 @@
+"""Which of all equivalent ReLU networks stands for them all?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float
+
+from modscope.graph.unit_graph import Block, UnitGraph
+
+MAX_SWEEPS = 500
+TOLERANCE = 1e-10  # of the log scales, per sweep
+
+
+def balanced(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> UnitGraph:
+    """The graph with each inner unit rescaled so that as much weight comes in as goes out.
+
+    A ReLU network computes the same when a unit's incoming weights are multiplied by t and its outgoing ones divided
+    by t. Among all such rescalings exactly one makes the sum of all edge sizes smallest: the one where in and out
+    agree at every unit. That network, which does not depend on the scales it is found from, is returned.
+
+    Args:
+        graph: Its blocks run from sources to targets.
+        is_inner: Units that may be rescaled. Units without edges on one of the two sides keep their scale.
+    """
+    log_scale = np.zeros(graph.n_units)
+    coming, going = _flows(graph, log_scale)
+    is_free = is_inner & (coming > 0) & (going > 0)
+    for _ in range(MAX_SWEEPS):
+        largest = 0.0
+        # one block's targets at a time (Gauss-Seidel): all at once would overshoot along a chain
+        for units in _free_groups(graph, is_free):
+            coming, going = _flows(graph, log_scale)
+            step = 0.5 * np.log(going[units] / coming[units])
+            log_scale[units] += step
+            largest = max(largest, float(np.abs(step).max(initial=0.0)))
+        if largest < TOLERANCE:
+            break
+    scale = np.exp(log_scale)
+    blocks = tuple(_rescaled(block, scale) for block in graph.blocks)
+    return UnitGraph(blocks, graph.group_of, graph.group_names)
+
+
+def _free_groups(graph: UnitGraph, is_free: Bool[np.ndarray, " units"]) -> Sequence[np.ndarray]:
+    groups = (np.flatnonzero(is_free & (graph.group_of == group)) for group in range(len(graph.group_names)))
+    return [units for units in groups if len(units)]
+
+
+def _flows(
+    graph: UnitGraph, log_scale: Float[np.ndarray, " units"]
+) -> tuple[Float[np.ndarray, " units"], Float[np.ndarray, " units"]]:
+    """Weight that comes into, and goes out of, each unit once rescaled."""
+    scale = np.exp(log_scale)
+    coming, going = np.zeros(graph.n_units), np.zeros(graph.n_units)
+    for block in graph.blocks:
+        coming[block.targets] += scale[block.targets] * (block.sizes @ (1 / scale[block.sources]))
+        going[block.sources] += (block.sizes.T @ scale[block.targets]) / scale[block.sources]
+    return coming, going
+
+
+def _rescaled(block: Block, scale: Float[np.ndarray, " units"]) -> Block:
+    rows = scale[block.targets].astype(block.sizes.dtype)
+    columns = (1 / scale[block.sources]).astype(block.sizes.dtype)
+    if isinstance(block.sizes, np.ndarray):
+        sizes: np.ndarray | sp.csr_array = block.sizes * rows[:, None] * columns
+    else:
+        sizes = block.sizes.copy()
+        sizes.data = sizes.data * np.repeat(rows, np.diff(sizes.indptr)) * columns[sizes.indices]
+    return Block(block.sources, block.targets, sizes, block.name)

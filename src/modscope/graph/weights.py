@@ -1,0 +1,127 @@
+"""Which graph do the weights of a network make?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from modscope.errors import GraphError
+from modscope.graph.edge_norms import EDGE_NORMS, EdgeNorm, connection_sizes, kernel_norm
+from modscope.graph.rescaling import balanced
+from modscope.graph.unit_graph import Block, UnitGraph
+from modscope.progress import track
+from modscope.wiring.wiring import Connection, Wiring
+
+
+def weight_graph(
+    wiring: Wiring,
+    *,
+    edge_norm: EdgeNorm = "l1",
+    fold_norms: bool = True,
+    inputs: bool = True,
+    outputs: bool = True,
+    rescale: bool = False,
+) -> UnitGraph:
+    """The graph whose edge between two units is the size of the weights that join them; one block per connection.
+
+    Biases play no part, nor do query-key products. Units whose edges are left out stay, isolated.
+
+    Args:
+        wiring: What `read_wiring` found.
+        edge_norm: Size of the entries that join two units: "l1" (sum of absolute values), "l2" (root of the sum of
+            squares), or what the papers' program computes for a kernel: "official_l1" (the largest column sum of
+            |kernel|) and "official_l2" (the largest singular value of |kernel|). For one entry all are its absolute
+            value. Where several kernels join two units (packed gates, a flattened image), the official sizes add up.
+        fold_norms: Multiply a weight by what the norms beside it (batch norm, gains) multiply its value by.
+        inputs: Keep edges of input units.
+        outputs: Keep edges of output units.
+        rescale: Rescale each hidden unit to as much weight coming in as going out. Scaling a unit's inputs by c and
+            its outputs by 1/c, which changes nothing a ReLU network computes, then changes no edge either.
+
+    Raises:
+        GraphError: If a weight is NaN or infinite (the message names the parameter), or the norm is unknown.
+    """
+    if edge_norm not in EDGE_NORMS:
+        raise GraphError(f"edge_norm must be one of {', '.join(EDGE_NORMS)}; got {edge_norm!r}")
+    left_out = {kind for kind, is_kept in (("input", inputs), ("output", outputs)) if not is_kept}
+    is_kept = np.array([group.kind not in left_out for group in wiring.groups], dtype=bool)[wiring.group_of]
+    connections = [connection for connection in wiring.connections if connection.kind == "weight"]
+    blocks = [
+        _block(connection, is_kept, edge_norm=edge_norm, fold_norms=fold_norms)
+        for connection in track(connections, "measuring weights")
+    ]
+    graph = UnitGraph(
+        tuple(block for block in blocks if block.sizes.shape[0] and block.sizes.shape[1]),
+        wiring.group_of,
+        tuple(group.name for group in wiring.groups),
+    )
+    if not rescale:
+        return graph
+    is_inner = np.array([group.kind in ("hidden", "stream") for group in wiring.groups], dtype=bool)
+    return balanced(graph, is_inner[wiring.group_of])
+
+
+def chain_graph(weights: Iterable[Any], *, edge_norm: EdgeNorm = "l1") -> UnitGraph:
+    """The graph of a chain of layers, from their weights alone.
+
+    Args:
+        weights: One matrix per layer, first layer first: arrays or scipy sparse matrices of shape (out, in), or
+            kernels of shape (out, in, height, width). The outputs of one are the inputs of the next.
+        edge_norm: As in `weight_graph`.
+
+    Returns:
+        A graph with one unit group per layer of units, "layer 0" (the inputs) to "layer n".
+
+    Raises:
+        GraphError: If there is no matrix, one has another number of axes, or two do not join; if a weight is NaN
+            or infinite.
+    """
+    if edge_norm not in EDGE_NORMS:
+        raise GraphError(f"edge_norm must be one of {', '.join(EDGE_NORMS)}; got {edge_norm!r}")
+    sizes = [_chain_sizes(weight, f"weights[{index}]", edge_norm) for index, weight in enumerate(weights)]
+    if not sizes:
+        raise GraphError("chain_graph needs the weights of at least one layer, got none")
+    widths = [sizes[0].shape[1], *(matrix.shape[0] for matrix in sizes)]
+    for index, matrix in enumerate(sizes):
+        if matrix.shape[1] != widths[index]:
+            raise GraphError(
+                f"weights[{index}] reads {matrix.shape[1]} units, but weights[{index - 1}] writes {widths[index]}; "
+                "matrices are (out, in), first layer first"
+            )
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    units = [np.arange(start, end) for start, end in pairwise(starts)]
+    blocks = [Block(units[index], units[index + 1], matrix, f"weights[{index}]") for index, matrix in enumerate(sizes)]
+    return UnitGraph(tuple(blocks), _group_of(widths), tuple(f"layer {index}" for index in range(len(widths))))
+
+
+def _block(connection: Connection, is_kept: np.ndarray, *, edge_norm: EdgeNorm, fold_norms: bool) -> Block:
+    targets, sources, sizes = connection_sizes(connection, edge_norm=edge_norm, fold_norms=fold_norms)
+    rows, columns = is_kept[targets], is_kept[sources]
+    if not rows.all():
+        targets, sizes = targets[rows], sizes[np.flatnonzero(rows)]
+    if not columns.all():
+        sources, sizes = sources[columns], sizes[:, np.flatnonzero(columns)]
+    return Block(sources, targets, sizes, connection.parameter)
+
+
+def _chain_sizes(weight: Any, name: str, edge_norm: EdgeNorm) -> Float[np.ndarray, "targets sources"] | sp.csr_array:
+    if sp.issparse(weight):
+        sizes = sp.csr_array(abs(weight))
+        sizes.sum_duplicates()
+        return sizes if np.issubdtype(sizes.dtype, np.floating) else sizes.astype(np.float64)
+    matrix = np.asarray(weight)
+    if matrix.dtype == bool or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
+        raise GraphError(f"{name} must hold real numbers, got {matrix.dtype}")
+    if matrix.ndim not in (2, 4):
+        raise GraphError(f"{name} has shape {matrix.shape}; wanted (out, in) or (out, in, height, width)")
+    sizes = np.abs(matrix if np.issubdtype(matrix.dtype, np.floating) else matrix.astype(np.float64))
+    return sizes if matrix.ndim == 2 else kernel_norm(sizes, edge_norm)
+
+
+def _group_of(widths: Sequence[int]) -> Int[np.ndarray, " units"]:
+    return np.repeat(np.arange(len(widths)), widths)
