@@ -40,7 +40,7 @@ check: setup  ## format, lint, types, layers, and the rules of the house
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest tests/test_house.py tests/test_public_names.py
 
 format: setup  ## put the code into its format

@@ -90,3 +90,13 @@ def test_an_example_runs(example, empty_folder, request):
     if DATA in example.read_text():
         request.getfixturevalue("data_folder")
     runpy.run_path(str(example), run_name="__main__")
+
+
+def test_the_picture_of_the_house_shows_every_room():
+    picture = (ROOT / "docs" / "architecture.md").read_text()
+    source = ROOT / "src" / "modscope"
+    rooms = [f"{path.name}/" for path in source.iterdir() if list(path.glob("*.py"))]
+    files = [path.name for path in source.glob("[!_]*.py")]
+    assert [room for room in [*rooms, *files] if f"`{room}`" not in picture] == []
+    shown = re.findall(r"`(\w+(?:\.py|/))`", picture.partition("## The rooms")[2].partition("`tests/`")[0])
+    assert [room for room in shown if not (source / room).exists()] == []

@@ -33,14 +33,23 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
         WiringError,
     )
     from modscope.graph.unit_graph import UnitGraph
+    from modscope.lesions.importance import Importance, importance
     from modscope.lesions.silence import silenced
+    from modscope.masks.applied import applied
+    from modscope.masks.learner import MaskLearner, learn_masks
+    from modscope.masks.mask import Mask, MaskSet
+    from modscope.masks.metrics import io_min, iou
+    from modscope.masks.overlap import Overlap, overlap
+    from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
     from modscope.partition.clusterability import Clusterability, clusterability
     from modscope.partition.partition import Partition
     from modscope.progress import progress
     from modscope.records import Record
+    from modscope.report.page import write_report
     from modscope.statistics.comparison import Comparison, compare
     from modscope.tasks.task import Evaluation, Task, evaluate
+    from modscope.wiring.trace import read_wiring
     from modscope.wiring.wiring import Connection, UnitGroup, Wiring
 
 __version__ = "0.1.0"
@@ -51,14 +60,23 @@ _NAMES_BY_MODULE = {
         "StatisticsError StudyError TaskError WiringError"
     ),
     "modscope.graph.unit_graph": "UnitGraph",
+    "modscope.lesions.importance": "Importance importance",
     "modscope.lesions.silence": "silenced",
+    "modscope.masks.applied": "applied",
+    "modscope.masks.learner": "MaskLearner learn_masks",
+    "modscope.masks.mask": "Mask MaskSet",
+    "modscope.masks.metrics": "io_min iou",
+    "modscope.masks.overlap": "Overlap overlap",
+    "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
     "modscope.partition.clusterability": "Clusterability clusterability",
     "modscope.partition.partition": "Partition",
     "modscope.progress": "progress",
     "modscope.records": "Record",
+    "modscope.report.page": "write_report",
     "modscope.statistics.comparison": "Comparison compare",
     "modscope.tasks.task": "Evaluation Task evaluate",
+    "modscope.wiring.trace": "read_wiring",
     "modscope.wiring.wiring": "Connection UnitGroup Wiring",
 }
 
@@ -69,16 +87,22 @@ __all__ = [
     "DataError",
     "Evaluation",
     "GraphError",
+    "Importance",
     "JobError",
     "LesionError",
+    "Mask",
     "MaskError",
+    "MaskLearner",
+    "MaskSet",
     "ModscopeError",
     "NULL_MODELS",
     "NullModel",
+    "Overlap",
     "Partition",
     "PartitionError",
     "Record",
     "RecordError",
+    "Specialization",
     "StatisticsError",
     "StudyError",
     "Task",
@@ -87,11 +111,20 @@ __all__ = [
     "UnitGroup",
     "Wiring",
     "WiringError",
+    "applied",
     "clusterability",
     "compare",
     "evaluate",
+    "importance",
+    "io_min",
+    "iou",
+    "learn_masks",
+    "overlap",
     "progress",
+    "read_wiring",
     "silenced",
+    "specialization",
+    "write_report",
 ]
 
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
