@@ -1,0 +1,87 @@
+// Structure: n-cut against its nulls, the weight graph, and the layers inside each module.
+
+DRAWINGS.set("ncut", (run, width) => {
+  if (!run.ncut || !run.ncut.nulls.length) return null;
+  const {observed, nulls} = run.ncut, all = nulls.flatMap(n => n.samples).concat(observed), panelHeight = 168;
+  const margin = 0.08 * (Math.max(...all) - Math.min(...all)) || 0.1, low = Math.min(...all) - margin, high = Math.max(...all) + margin;
+  const x = scale(low, high, 2, width - 2), values = ticks(low, high, width < 300 ? 3 : 4), digits = decimals(values), bins = Math.max(24, Math.round(width / 7)), parts = [];
+  nulls.forEach((n, i) => {
+    const oy = i * (panelHeight + 12), base = oy + panelHeight - 34, counts = Array(bins).fill(0);
+    for (const sample of n.samples) counts[Math.min(bins - 1, Math.floor((sample - low) / (high - low) * bins))] += 1;
+    const y = scale(0, Math.max(...counts, 1) * 1.1, base, oy + 66), right = x(observed) > width - measured(`this network ${fixed(observed)}`, 11, 600) - 12;
+    parts.push(text(2, oy + 12, fitted(n.label, width - 4, 12), "b t12"),
+      text(2, oy + 30, `z ${fixed(n.test.z, 1)}   p ${pText(n.test.p)}`, "ink t12", {"xml:space": "preserve"}),
+      text(width - 2, oy + 30, `${thousands(n.samples.length)} shuffles`, "end m"));
+    counts.forEach((k, b) => { if (k) parts.push(rect(x(low + b * (high - low) / bins), y(k), (width - 4) / bins - 0.7, base - y(k), {fill: "var(--null-2)", "fill-opacity": 0.75})); });
+    parts.push(axisBelow(2, width - 2, base, values.filter(v => x(v) > 10 && x(v) < width - 10), x, v => fixed(v, digits)),
+      line(x(observed), oy + 46, x(observed), base, null, {stroke: "var(--accent)", "stroke-width": 2}),
+      text(x(observed) + (right ? -6 : 6), oy + 55, `this network ${fixed(observed)}`, right ? "accent halo end" : "accent halo"));
+  });
+  parts.push(text(width / 2, nulls.length * (panelHeight + 12) - 14, "n-cut, lower is more clustered", "mid m"));
+  return drawing(width, nulls.length * (panelHeight + 12) - 8, parts);
+});
+
+const matrixPanel = (run, order, ox, oy, size, title, byModule) => {
+  const place = new Map(order.map((unit, i) => [unit.i, i])), cell = size / order.length, mark = Math.max(1.3, cell);
+  const paths = ["", "", ""], {source, target, weight} = run.edges;
+  const strong = weight[Math.floor(weight.length * 0.15)] || 0, middling = weight[Math.floor(weight.length * 0.5)] || 0;
+  weight.forEach((w, e) => {
+    if (!place.has(source[e]) || !place.has(target[e])) return;
+    const [a, b] = [place.get(source[e]), place.get(target[e])], level = w >= strong ? 2 : w >= middling ? 1 : 0;
+    for (const [i, j] of [[a, b], [b, a]]) paths[level] += `M${round(ox + 12 + j * cell)} ${round(oy + i * cell)}h${round(mark)}v${round(mark)}h${-round(mark)}z`;
+  });
+  const parts = [text(ox + 12, oy - 10, title, "b"), rect(ox + 12, oy, size, size, {fill: "var(--surface)", stroke: "var(--rule-2)"}),
+    paths.map((d, level) => d && S("path", {d, fill: "var(--ink)", "fill-opacity": [0.22, 0.45, 0.85][level]}))];
+  for (let i = 0; i < order.length;) {
+    const value = byModule ? order[i].module : order[i].layer;
+    let j = i;
+    while (j < order.length && (byModule ? order[j].module : order[j].layer) === value) j += 1;
+    const middle = ox + 12 + (i + j) / 2 * cell;
+    if (byModule && value >= 0) {
+      parts.push(group(marked(run, value), rect(ox, oy + i * cell, 7, (j - i) * cell - 1, {fill: colour(value)}),
+        rect(ox + 12 + i * cell, oy + i * cell, (j - i) * cell, (j - i) * cell, {fill: "none", stroke: colour(value), "stroke-width": 1.5}), text(middle, oy + size + 14, run.modules[value].letter, "mid ink")));
+    } else {
+      const label = byModule ? "none" : run.layers[value].label;
+      parts.push(rect(ox, oy + i * cell, 7, (j - i) * cell - 1, {fill: "var(--null-2)"}), (j - i) * cell > 12 && text(middle, oy + size + 14, fitted(label, Math.max(14, (j - i) * cell + 4)), "mid m"));
+    }
+    i = j;
+  }
+  return parts;
+};
+
+DRAWINGS.set("matrix", (run, width) => {
+  if (!run.units || !run.edges || !run.one_by_one) return null;
+  const used = unitsOf(run).filter(unit => unit.module >= 0), two = width >= 440, gap = 24, size = two ? (width - gap) / 2 - 14 : Math.min(width, 380) - 14;
+  const byLayer = [...used].sort((a, b) => a.layer - b.layer || a.index - b.index), byModule = [...used].sort((a, b) => a.module - b.module || a.layer - b.layer || a.index - b.index);
+  return drawing(width, two ? size + 48 : 2 * size + 100, matrixPanel(run, byLayer, 0, 24, size, "layer by layer", false),
+    two ? matrixPanel(run, byModule, size + 14 + gap, 24, size, "module by module", true) : matrixPanel(run, byModule, 0, size + 76, size, "module by module", true));
+});
+
+DRAWINGS.set("composition", (run, width) => {
+  if (!run.modules.length) return null;
+  const labels = run.layers.map(layer => layer.label), depth = l => run.layers.length > 1 ? 0.15 + 0.75 * l / (run.layers.length - 1) : 0.6, parts = [];
+  const shown = run.modules.map((module, m) => ({...module, m})).sort((a, b) => b.n - a.n).slice(0, 24).sort((a, b) => a.m - b.m);
+  let at = 28, y = 0;
+  labels.forEach((label, l) => {
+    const words = fitted(label, 110), wanted = measured(words) + 15;
+    if (at + wanted > width && at > 28) { at = 28; y += 18; }
+    parts.push(rect(at, y + 2, 10, 10, {rx: 2, fill: mix("--seq-hi", depth(l))}), text(at + 14, y + 11, words));
+    at += wanted + 12;
+  });
+  const top = y + 28, x1 = width - 68, x = scale(0, 1, 28, x1);
+  shown.forEach((module, i) => {
+    const yRow = top + i * 27, bar = group(marked(run, module.m));
+    let before = 0;
+    parts.push(badge(run, module.m, 9, yRow + 9, 18));
+    module.by_layer.forEach((n, l) => {
+      if (!n) return;
+      const share = n / module.n, width_ = x(before + share) - x(before);
+      bar.append(rect(x(before), yRow, width_ - 1, 18, {fill: mix("--seq-hi", depth(l))}));
+      if (width_ > measured(thousands(n)) + 6) bar.append(text(x(before + share / 2), yRow + 13, thousands(n), `mid ${onCell(depth(l))}`));
+      before += share;
+    });
+    parts.push(bar, text(width, yRow + 13, `${thousands(module.n)} units`, "end m"));
+  });
+  if (run.modules.length > shown.length) parts.push(text(28, top + shown.length * 27 + 12, `${run.modules.length - shown.length} smaller modules`, "m"));
+  return drawing(width, top + shown.length * 27 + (run.modules.length > shown.length ? 18 : 0), parts);
+});
