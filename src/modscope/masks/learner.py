@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,12 @@ from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
 
 LOCAL = "local_reparameterization"
+Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
+_RATE_AT: Mapping[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
 
 
 class MaskLearningError(MaskError):
@@ -62,6 +68,7 @@ class MaskLearner:
             "unit" (both), "head", "layer", "block", a Partition (a cluster), or group numbers by parameter name.
         parameters: "weights" (matrices, kernels, embeddings), "weights+biases", "all", "csordas2021", or patterns.
         hard_share: Share of the steps, at the end, that "local_reparameterization" spends on hard samples.
+        schedule: How the learning rate falls over the steps: "constant", "linear" or "cosine", the last two to 0.
 
     Raises:
         MaskError: If a field has an impossible value.
@@ -71,13 +78,14 @@ class MaskLearner:
 
     penalty: float = 3e-3
     n_steps: int = 300
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     n_samples: int = 4
     initial_logit: float = 2.0
     estimator: str = LOCAL
     granularity: Granularity = "weight"
     parameters: str | Sequence[str] = "weights"
     hard_share: float = 0.1
+    schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "n_samples"):
@@ -94,6 +102,9 @@ class MaskLearner:
         if self.estimator != LOCAL and self.estimator not in ESTIMATORS:
             raise MaskError(f"estimator must be one of {LOCAL}, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
 
+        if self.schedule not in _RATE_AT:
+            raise MaskError(f"schedule must be one of {', '.join(_RATE_AT)}, got {self.schedule!r}")
+
     @classmethod
     def csordas2021(cls, **changes: Any) -> MaskLearner:
         """The paper's settings: penalty 1e-4, 20,000 steps, rate 1e-2, straight-through, no embeddings, no biases."""
@@ -102,6 +113,7 @@ class MaskLearner:
             "n_steps": 20_000,
             "learning_rate": 1e-2,
             "estimator": "straight_through",
+            "schedule": "constant",
             "parameters": "csordas2021",
         }
         return cls(**{**settings, **changes})
@@ -141,6 +153,7 @@ class MaskLearner:
         optimizer = torch.optim.Adam(logits, lr=self.learning_rate, fused=True)
         batches = _endless(objective.task)
         for step in track(range(self.n_steps), f"mask of {objective.task.name}", total=self.n_steps):
+            optimizer.param_groups[0]["lr"] = self.learning_rate * _RATE_AT[self.schedule](step / self.n_steps)
             optimizer.zero_grad(set_to_none=True)
             loss, count = self._loss(objective, logits, next(batches), step)
             if not torch.isfinite(loss):
