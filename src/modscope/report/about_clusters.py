@@ -34,7 +34,7 @@ def ncut(analysis: Analysis) -> Said:
         part = analysis.tests.ncut if isinstance(analysis.tests, Tests) else analysis.tests
         return Said(missing=part.why if isinstance(part, Missing) else NO_CLUSTERS)
     found = analysis.tests.ncut
-    finding = f"n-cut {number(found.observed)}: " + "; ".join(_against(null, found.observed) for null in found.nulls)
+    finding = f"n-cut {number(found.observed)}. " + ". ".join(_against(null, found.observed) for null in found.nulls)
     rows = tuple(
         (
             null.label,
@@ -54,7 +54,7 @@ def ncut(analysis: Analysis) -> Said:
 
 def _against(null: Null, observed: float) -> str:
     higher = sum(sample > observed for sample in null.samples)
-    return f"below {higher} of {len(null.samples)} networks with {null.label} ({p_clause(null.test.p)})"
+    return f"{null.label[:1].upper()}{null.label[1:]}: below {higher} of {len(null.samples)} ({p_clause(null.test.p)})"
 
 
 def _mean(null: Null) -> float | None:

@@ -109,8 +109,9 @@ FIGURES: Sequence[FigureKind] = (
     ),
     FigureKind(
         "dissociation", "importance", "One task lost, the other kept", 12, dissociation,
-        "Each letter is a module's part in one layer, grey is the mean of random units in its place. Near an axis: one task "
-        "needs it, the other does not. Letters near both axes are a double dissociation, which a hard task alone cannot cause.",
+        "Each mark is a module's part in one layer; those that cost more than random units (corrected p at most 0.05) "
+        "carry their letter. Grey is the mean of random units. Near an axis: one task needs the part, the other does not. "
+        "Letters along both axes are a double dissociation, which a hard task alone cannot cause.",
         "x = points lost on the first task, y = on the second",
         "The same lesions as in the figure above. Hod et al. 2021.",
         "ms.importance(model, wiring, partition, tasks)",

@@ -145,7 +145,7 @@ class Share(Part):
     """Which weights two masks keep, in one layer: three fractions of all weights that either keeps."""
 
     pair: tuple[str, str]  # ids of two tasks
-    layer: str | None  # a parameter or layer name; None: all layers together
+    layer: str | None  # for readers, or the id of a layer: "input → hidden 1"; None: all layers together
     a: Fraction  # kept by the first alone
     shared: Fraction  # kept by both: intersection over union
     b: Fraction
@@ -160,7 +160,7 @@ class Density(Part):
     """How many of the weights of a layer a mask keeps."""
 
     task: str
-    layer: str | None  # None: all layers together
+    layer: str | None  # as in `Share`; None: all layers together
     kept: Count
     n: Count  # weights in the layer
 

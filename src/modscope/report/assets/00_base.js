@@ -51,11 +51,11 @@ const fitted = (words, width, size = 11) => {  // cut with an ellipsis where it 
 };
 const widest = (several, size = 11) => Math.max(0, ...several.map(words => measured(words, size)));
 
-const ticks = (low, high, n = 4) => {  // round numbers between low and high
-  const raw = (high - low) / n || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map(f => f * power).find(s => s >= raw * 0.999);
+const ticks = (low, high, n = 4) => {  // about n round numbers between low and high
+  const power = 10 ** Math.floor(Math.log10((high - low) / n || 1));
+  const step = [1, 2, 2.5, 5, 10].map(f => f * power).reduce((best, s) => Math.abs((high - low) / s - n) < Math.abs((high - low) / best - n) ? s : best);
   const found = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + 1e-9 * step; value += step) found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
+  for (let i = Math.ceil(low / step - 1e-9); i <= high / step + 1e-9; i += 1) found.push(i === 0 ? 0 : i * step);
   return found;
 };
 const decimals = values => {  // as many as the distance between two ticks needs

@@ -92,7 +92,8 @@ const drawNetwork = (run, width) => {
 
 const pictureLabels = (mark, small) => {
   const {layer} = mark, found = [text(mark.x, mark.top - 12, small ? layer.label : `${layer.label} · ${layer.shape[0]} × ${layer.shape[1]}`, "mid ink halo")];
-  layer.sides.forEach((side, i) => found.push(text(mark.x + mark.width * ((i + 0.5) / layer.sides.length - 0.5), mark.bottom + 18, fitted(side, mark.width / layer.sides.length), "mid m halo")));
+  const room = mark.width / (layer.sides.length || 1), isTight = layer.sides.some(side => measured(side) > room);
+  layer.sides.forEach((side, i) => found.push(text(mark.x + mark.width * ((i + 0.5) / layer.sides.length - 0.5), mark.bottom + 18, fitted(isTight ? side.split(" ")[0] : side, room), "mid m halo")));
   return found;
 };
 

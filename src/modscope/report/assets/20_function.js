@@ -66,7 +66,7 @@ DRAWINGS.set("density", (run, width) => {
 
 DRAWINGS.set("overlap", (run, width, state) => {
   if (!run.masks || !run.masks.share.length) return null;
-  const rows = shareRows(run, state.pair), labels = rows.map(row => layerLabel(run, row.layer)), x0 = Math.min(width * 0.34, widest(labels) + 14), x1 = width - 36;
+  const rows = shareRows(run, state.pair), labels = rows.map(row => layerLabel(run, row.layer)), x0 = Math.min(width * 0.34, widest(labels) + 14), x1 = width - 52;
   const most = Math.max(0.1, ...RUNS.filter(r => r.masks).flatMap(r => r.masks.share).flatMap(row => [row.shared, row.random ? row.random[2] : 0, row.repeat || 0]));
   const values = ticks(0, most, 4), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1), step = 28, bottom = rows.length * step + 4, parts = [];
   parts.push(values.map(v => [line(x(v), 0, x(v), bottom, "gr"), text(x(v), bottom + 15, percent(v), "mid m")]));

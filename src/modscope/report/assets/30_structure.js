@@ -10,7 +10,7 @@ DRAWINGS.set("ncut", (run, width) => {
     for (const sample of n.samples) counts[Math.min(bins - 1, Math.floor((sample - low) / (high - low) * bins))] += 1;
     const y = scale(0, Math.max(...counts, 1) * 1.1, base, oy + 66), right = x(observed) > width - measured(`this network ${fixed(observed)}`, 11, 600) - 12;
     parts.push(text(2, oy + 12, fitted(n.label, width - 4, 12), "b t12"),
-      text(2, oy + 30, `z ${fixed(n.test.z, 1)}   p ${pText(n.test.p)}`, "ink t12", {"xml:space": "preserve"}),
+      text(2, oy + 30, `z ${fixed(n.test.z, 1)}, p ${pText(n.test.p)}`, "ink t12"),
       text(width - 2, oy + 30, `${thousands(n.samples.length)} shuffles`, "end m"));
     counts.forEach((k, b) => { if (k) parts.push(rect(x(low + b * (high - low) / bins), y(k), (width - 4) / bins - 0.7, base - y(k), {fill: "var(--null-2)", "fill-opacity": 0.75})); });
     parts.push(axisBelow(2, width - 2, base, values.filter(v => x(v) > 10 && x(v) < width - 10), x, v => fixed(v, digits)),

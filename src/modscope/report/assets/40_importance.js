@@ -66,11 +66,11 @@ DRAWINGS.set("dissociation", (run, width) => {
   parts.push(linesAcross(x0, x1, values, y, v => fixed(v, digits)), axisBelow(x0, x1, y1, values, x, v => fixed(v, digits)), line(x(least), y(least), x(most), y(most), null, {stroke: "var(--rule-2)", "stroke-dasharray": "3 3"}),
     text((x0 + x1) / 2, y1 + 34, fitted(`points lost, ${first.label}`, size), "mid m"), text(0, 0, fitted(`points lost, ${second.label}`, size), "mid m", {transform: `translate(10,${round((8 + y1) / 2)}) rotate(-90)`, x: null, y: null}));
   for (const p of points) if (p.a.null_mean !== null && p.b.null_mean !== null) parts.push(circle(x(100 * p.a.null_mean), y(100 * p.b.null_mean), 2.4, {fill: "var(--null-2)", "fill-opacity": 0.6}));
-  const tags = apart(points.map(p => ({...p, px: x(100 * p.a.drop), py: y(100 * p.b.drop), x: x(100 * p.a.drop) + 4, y: y(100 * p.b.drop) - 4})), 18, x0 + 9, x1 - 9, 12, y1 - 9);
-  for (const tag of tags) {
-    const mark = group(marked(run, tag.module), line(tag.px, tag.py, tag.x, tag.y, null, {stroke: colour(tag.module), "stroke-width": 0.75}), circle(tag.px, tag.py, 3, {fill: colour(tag.module)}));
-    parts.push(mark);
-  }
+  const at = p => ({px: x(100 * p.a.drop), py: y(100 * p.b.drop)}), isNamed = p => isSure(p.a.p_adjusted) || isSure(p.b.p_adjusted);
+  for (const p of points.filter(p => !isNamed(p))) parts.push(circle(at(p).px, at(p).py, 3, {fill: "var(--bg)", stroke: colour(p.module), "stroke-width": 1.5, ...marked(run, p.module)}));
+  const named = points.filter(isNamed).map(p => ({...p, ...at(p), x: at(p).px + 4, y: at(p).py - 4}));
+  const tags = apart(named, 18, x0 + 9, x1 - 9, 12, y1 - 9);
+  for (const tag of tags) parts.push(group(marked(run, tag.module), line(tag.px, tag.py, tag.x, tag.y, null, {stroke: colour(tag.module), "stroke-width": 0.75}), circle(tag.px, tag.py, 3, {fill: colour(tag.module)})));
   for (const tag of tags) parts.push(badge(run, tag.module, tag.x, tag.y, 15));
   return drawing(width, y1 + 40, parts);
 });

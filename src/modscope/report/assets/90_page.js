@@ -77,16 +77,22 @@ const controlsFor = (kind, run) => {
   return null;
 };
 
-const near = new IntersectionObserver(entries => {  // figures are drawn when they come near
-  for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); drawFigure(entry.target); highlight(chosenKey()); }
-}, {rootMargin: "900px 0px"});
+// Figures in sight are drawn at once, the others when the browser has nothing else to do or the reader comes near.
+const waiting = new Set();
+const drawWaiting = figure => { if (waiting.delete(figure)) { near.unobserve(figure); drawFigure(figure); highlight(chosenKey()); } };
+const near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(entry => drawWaiting(entry.target)), {rootMargin: "600px 0px"});
+const whenIdle = self.requestIdleCallback ? work => requestIdleCallback(work) : work => setTimeout(work, 30);
+const drawNext = () => { const [figure] = waiting; if (figure) { drawWaiting(figure); whenIdle(drawNext); } };
 
 const drawAll = ({now = false} = {}) => {
+  waiting.clear();
+  near.disconnect();
   for (const figure of $$(".fig")) {
     figure.hidden = Boolean(figure.dataset.run) && figure.dataset.run !== current().id;
     if (figure.hidden) continue;
-    if (now) drawFigure(figure); else { near.unobserve(figure); near.observe(figure); }
+    if (now) drawFigure(figure); else { waiting.add(figure); near.observe(figure); }
   }
+  whenIdle(drawNext);
 };
 const drawThumbs = () => {
   for (const holder of $$("[data-thumb]")) {
