@@ -51,7 +51,7 @@ bench: setup  ## every benchmark: ours beside a named baseline, in CPU time
 	@$(BIN)/python tools/bench.py $(ONLY)
 
 docs: setup  ## the documentation site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 constraints:  ## pin anew: what an empty environment gets today

@@ -6,15 +6,16 @@ run here is preceded by `<!-- not run: reason -->`; the reason is part of the pa
 
 from __future__ import annotations
 
-import ast
+import os
 import re
-import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"(?P<marker><!--\s*not run:(?P<reason>[^>]*)-->\s*\n)?^```python\n(?P<code>.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -40,23 +41,30 @@ def marked(path: Path) -> object:
     return pytest.param(path, id=name_of(path), marks=marks)
 
 
-@pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
-    """What a page or an example writes lands in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    return tmp_path
+def run(program: Path, folder: Path) -> None:
+    """Run a program in a Python and a folder of its own, where a warning is an error: it may register what it likes."""
+    environment = os.environ | {"MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-W", "error", str(program)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def program_of(page: Path) -> str:
+    """The code of a page, each line with the number that it has in the page, so that a traceback leads there."""
+    lines = [""] * len(page.read_text().splitlines())
+    for block in blocks(page):
+        if not block["marker"]:
+            first = page.read_text()[: block.start("code")].count("\n")
+            code = block["code"].splitlines()
+            lines[first : first + len(code)] = code
+    return "\n".join(lines) + "\n"
 
 
 @pytest.mark.parametrize("page", pages_with_code(), ids=name_of)
-def test_the_code_of_a_page_runs(page, empty_folder):
-    names: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(page):
-        if block["marker"]:
-            continue
-        line = page.read_text()[: block.start("code")].count("\n")
-        code = ast.increment_lineno(ast.parse(block["code"]), line)  # a traceback shows the line of the page
-        exec(compile(code, str(page), "exec"), names)
+def test_the_code_of_a_page_runs(page, tmp_path):
+    program = tmp_path / f"{page.stem}.py"
+    program.write_text(program_of(page))
+    run(program, tmp_path)
 
 
 def test_the_readme_shows_code_that_runs():
@@ -86,10 +94,10 @@ def test_the_site_shows_every_page():
 
 
 @pytest.mark.parametrize("example", [marked(path) for path in EXAMPLES])
-def test_an_example_runs(example, empty_folder, request):
+def test_an_example_runs(example, tmp_path, request):
     if DATA in example.read_text():
         request.getfixturevalue("data_folder")
-    runpy.run_path(str(example), run_name="__main__")
+    run(example, tmp_path)
 
 
 def test_the_picture_of_the_house_shows_every_room():

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as below
+    from modscope.alignment import Alignment, alignment
     from modscope.errors import (
         DataError,
         GraphError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
         WiringError,
     )
     from modscope.graph.unit_graph import UnitGraph
+    from modscope.graph.weights import chain_graph, weight_graph
     from modscope.lesions.importance import Importance, importance
     from modscope.lesions.silence import silenced
     from modscope.masks.applied import applied
@@ -44,6 +46,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.nulls.registry import NULL_MODELS, NullModel
     from modscope.partition.clusterability import Clusterability, clusterability
     from modscope.partition.partition import Partition
+    from modscope.partition.quality import n_cut, newman_modularity
+    from modscope.partition.spectral import Spectral
     from modscope.progress import progress
     from modscope.records import Record
     from modscope.report.page import write_report
@@ -55,11 +59,13 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
 __version__ = "0.1.0"
 
 _NAMES_BY_MODULE = {
+    "modscope.alignment": "Alignment alignment",
     "modscope.errors": (
         "DataError GraphError JobError LesionError MaskError ModscopeError PartitionError RecordError "
         "StatisticsError StudyError TaskError WiringError"
     ),
     "modscope.graph.unit_graph": "UnitGraph",
+    "modscope.graph.weights": "chain_graph weight_graph",
     "modscope.lesions.importance": "Importance importance",
     "modscope.lesions.silence": "silenced",
     "modscope.masks.applied": "applied",
@@ -71,6 +77,8 @@ _NAMES_BY_MODULE = {
     "modscope.nulls.registry": "NULL_MODELS NullModel",
     "modscope.partition.clusterability": "Clusterability clusterability",
     "modscope.partition.partition": "Partition",
+    "modscope.partition.quality": "n_cut newman_modularity",
+    "modscope.partition.spectral": "Spectral",
     "modscope.progress": "progress",
     "modscope.records": "Record",
     "modscope.report.page": "write_report",
@@ -81,6 +89,7 @@ _NAMES_BY_MODULE = {
 }
 
 __all__ = [
+    "Alignment",
     "Clusterability",
     "Comparison",
     "Connection",
@@ -103,6 +112,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Specialization",
+    "Spectral",
     "StatisticsError",
     "StudyError",
     "Task",
@@ -111,7 +121,9 @@ __all__ = [
     "UnitGroup",
     "Wiring",
     "WiringError",
+    "alignment",
     "applied",
+    "chain_graph",
     "clusterability",
     "compare",
     "evaluate",
@@ -119,11 +131,14 @@ __all__ = [
     "io_min",
     "iou",
     "learn_masks",
+    "n_cut",
+    "newman_modularity",
     "overlap",
     "progress",
     "read_wiring",
     "silenced",
     "specialization",
+    "weight_graph",
     "write_report",
 ]
 
