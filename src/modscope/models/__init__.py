@@ -1,0 +1,3 @@
+from modscope.models.published import NETWORKS, PublishedNetwork, load
+
+__all__ = ["NETWORKS", "PublishedNetwork", "load"]
