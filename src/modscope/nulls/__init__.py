@@ -4,6 +4,7 @@ from modscope.nulls.registry import NULL_MODELS, NullModel, null_model, null_nam
 from modscope.nulls.subjects import LabelledUnits, SizedMask
 from modscope.nulls.weights import (
     keep_unit_scale,
+    keep_unit_scale_rewired,
     redraw_nonzero_weights,
     shuffle_and_redraw_weights,
     shuffle_nonzero_weights,
@@ -16,6 +17,7 @@ __all__ = [
     "NullModel",
     "SizedMask",
     "keep_unit_scale",
+    "keep_unit_scale_rewired",
     "null_model",
     "null_named",
     "redraw_nonzero_weights",

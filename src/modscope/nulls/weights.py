@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Int
 
 from modscope.nulls.layers import Layer, Redrawn, redraw_layers
 from modscope.nulls.registry import null_model
+from modscope.nulls.rewiring import rewired_positions
 from modscope.nulls.unit_scale import products, residuals, scale_fit
 
 BANDWIDTH = 0.01  # of the papers' kernel density estimates
@@ -67,6 +69,16 @@ def keep_unit_scale(subject: Any, rng: np.random.Generator) -> Any:
     return redraw_layers(subject, _scaled_in_place, rng)
 
 
+@null_model("weights")
+def keep_unit_scale_rewired(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the scale of each unit's weights and its number of connections on each side; destroys the rest.
+
+    Like `keep_unit_scale`, after every layer's connections have been rewired by curveball trades. It asks a wider
+    question in a pruned network, where the choice of connections may itself be the structure.
+    """
+    return redraw_layers(subject, _scaled_and_rewired, rng)
+
+
 def _everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
     origins = rng.permutation(layer.n_entries)
     return Redrawn(origins, layer.sizes[origins], _any_positions(layer, rng))
@@ -90,8 +102,18 @@ def _from_density_everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
 
 
 def _scaled_in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    return _scaled(layer, layer, rng)
+
+
+def _scaled_and_rewired(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    positions = rewired_positions(layer, rng)
+    return replace(_scaled(layer, replace(layer, positions=positions), rng), positions=positions)
+
+
+def _scaled(layer: Layer, positioned: Layer, rng: np.random.Generator) -> Redrawn:
+    """The layer's residuals in random order, with drawn scales, where the entries of `positioned` stand."""
     fit = scale_fit(layer)
-    scales = products(layer, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
+    scales = products(positioned, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
     origins = rng.permutation(layer.n_entries)
     return Redrawn(origins, residuals(layer)[origins] * scales, None)
 

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from modscope.graph.unit_graph import UnitGraph
 from modscope.graph.weights import weight_graph
 from modscope.jobs.executors import map_in_order
 from modscope.nulls import NullModel, null_named
+from modscope.partition.dust import Partitioner, WithoutDust
 from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
 from modscope.randomness import Rng, numbered, seed_of
@@ -26,18 +27,13 @@ if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
 
-WEAKER, STRICTER = "shuffle_weights", "keep_unit_scale"
+WEAKER, STRICTER, REWIRED = "shuffle_weights", "keep_unit_scale", "keep_unit_scale_rewired"
 LEVEL = 0.05
+MIN_EFFECT = 0.01  # of the null's mean n-cut; in a large network any difference at all is significant
+SPARSE = 0.5  # density below which most connections are missing
 N_OBSERVED = 5  # clusterings of the network itself
 
 VerdictState = Literal["yes", "part", "no", "na"]
-
-
-class Partitioner(Protocol):
-    """A strategy that finds clusters in a graph."""
-
-    def __call__(self, graph: UnitGraph, *, rng: Rng) -> Partition:
-        """Clusters of the graph's units."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,7 @@ class Clusterability(Mapping[str, Comparison]):
 
     comparisons: dict[str, Comparison]
     partitions: tuple[Partition, ...]
+    density: float  # share of the possible connections that are there
 
     def __getitem__(self, null: str) -> Comparison:
         if null not in self.comparisons:
@@ -111,7 +108,7 @@ class Clusterability(Mapping[str, Comparison]):
 
     @cached_property
     def _judged(self) -> tuple[VerdictState, str]:
-        return judged(self.get(WEAKER), self.get(STRICTER))
+        return judged(self.get(WEAKER), self.get(STRICTER), self.get(REWIRED), density=self.density)
 
     def get(self, null: str, default: Any = None) -> Any:
         """The comparison with this null model, or the default."""
@@ -168,6 +165,7 @@ def clusterability(
     rng: Rng = 0,
     executor: Executor | None = None,
     n_observed: int = N_OBSERVED,
+    min_share: float = 0.01,
 ) -> Clusterability:
     """Whether the clusters that a partitioner finds cut less weight than those it finds in random versions.
 
@@ -181,6 +179,8 @@ def clusterability(
         rng: Seed, or a generator that one seed is drawn from.
         executor: Where samples are clustered; None = this process.
         n_observed: Clusterings of the network itself, for `interval` and `stability`; the first one is tested.
+        min_share: Clusters with less than this share of the average cluster's volume do not count (`WithoutDust`), in
+            the network and in null samples; 0 = all count, as in the papers.
 
     Raises:
         StatisticsError: If a null model is unknown or randomises something else, or there is nothing to draw.
@@ -194,41 +194,48 @@ def clusterability(
             f"at least one null model, sample and clustering are needed, got {len(models)}, {n_samples}, {n_observed}"
         )
     graph = weight_graph(subject) if isinstance(subject, Wiring) else subject
-    seed, statistic = seed_of(rng), FoundNCut(partitioner)
-    partitions = _observed_partitions(graph, partitioner, seed, n_observed)
+    seed, statistic = seed_of(rng), FoundNCut(WithoutDust(partitioner, min_share))
+    partitions = _observed_partitions(graph, statistic.partitioner, seed, n_observed)
     observed = [n_cut(graph, partition) for partition in partitions]
     comparisons = {}
     for model in models:
         experiment = Experiment(graph, statistic, model, seed)
         comparisons[model.__name__] = comparison_of(experiment, observed, n_samples, "less", executor)
-    return Clusterability(comparisons, tuple(partitions))
+    return Clusterability(comparisons, tuple(partitions), _density(graph))
 
 
-def judged(weaker: Comparison | None, stricter: Comparison | None) -> tuple[VerdictState, str]:
-    """The verdict on structure from the two null models that it needs, and the reason in words.
+def judged(
+    weaker: Comparison | None, stricter: Comparison | None, rewired: Comparison | None = None, *, density: float
+) -> tuple[VerdictState, str]:
+    """The verdict on structure from the null models that it needs, and the reason in words.
 
     `yes`: p <= .05 under both, and the stricter one keeps at least half of the effect. `part`: the weaker one alone.
+    Effects are shares of the n-cut; one below `MIN_EFFECT` is none.
+
+    Where most connections are missing, which ones are there is part of the structure, and a null that keeps them keeps
+    part of the effect. There the rewired form, if it was run, says how much of the effect the units' scale and number
+    of connections explain, and if it was not, nothing does.
     """
     if weaker is None:
         return "na", f"the null model {WEAKER} was not run, and the verdict needs it"
     unable = [test for test in (weaker, stricter) if test is not None and test.floor > LEVEL]
     if unable:
         return "na", f"{unable[0].n_samples} null samples cannot give p <= .05; at least 19 are needed"
-    if weaker.p_value > LEVEL:
+    if not _holds(weaker):
         return "no", f"chance explains the clusters: {_numbers(weaker)}"
     if stricter is None:
         return "part", f"{_numbers(weaker)}, but {STRICTER}, which allows for unit scale, was not run"
-    if stricter.p_value > LEVEL:
-        return (
-            "part",
-            f"it looks clustered ({_numbers(weaker)}), but the scale of its units explains it: {_numbers(stricter)}",
-        )
-    if (stricter.effect or 0.0) < (weaker.effect or 0.0) / 2:
-        return (
-            "part",
-            f"the scale of its units explains over half of the effect: {_numbers(weaker)}; {_numbers(stricter)}",
-        )
-    return "yes", f"more clustered than chance and unit scale explain: {_numbers(weaker)}; {_numbers(stricter)}"
+    both = f"{_numbers(weaker)}; {_numbers(stricter)}"
+    if not _holds(stricter):
+        return "part", f"it looks clustered, but the scale of its units explains that: {both}"
+    kept = stricter if density >= SPARSE else rewired
+    if kept is not None and (kept.effect or 0.0) < (weaker.effect or 0.0) / 2:
+        return "part", f"the scale of its units explains over half of the effect: {both}"
+    return "yes", f"more clustered than chance and the scale of its units explain: {both}"
+
+
+def _holds(comparison: Comparison) -> bool:
+    return comparison.p_value <= LEVEL and (comparison.effect or 0.0) >= MIN_EFFECT
 
 
 def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:
@@ -256,6 +263,12 @@ def _observed_partitions(graph: UnitGraph, partitioner: Partitioner, seed: int, 
     return map_in_order(clustering, range(n_observed), description="clusterings of the network")
 
 
+def _density(graph: UnitGraph) -> float:
+    n_possible = sum(len(block.targets) * len(block.sources) for block in graph.blocks)
+    return graph.n_edges / n_possible if n_possible else 0.0
+
+
 def _numbers(comparison: Comparison) -> str:
     z = "z undefined" if comparison.z_score is None else f"z = {comparison.z_score:.1f}"
-    return f"p = {comparison.p_value:.3g}, {z} under {comparison.null_name}"
+    effect = "" if comparison.effect is None else f", n-cut {100 * comparison.effect:.1f} % below chance"
+    return f"{comparison.null_name}: p = {comparison.p_value:.3g}, {z}{effect}"
