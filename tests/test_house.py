@@ -94,8 +94,11 @@ def test_every_function_fits_in_the_eye():
 
 
 def test_every_file_can_be_read_in_one_sitting():
-    n_lines_of = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
-    assert {name: lines for name, lines in n_lines_of.items() if lines > 600} == {}
+    stories = [
+        path for path in SOURCES if not path.stem.endswith("rules")
+    ]  # a list of small rules is looked up, not read
+    n_lines_of = {name_of(path): len(path.read_text().splitlines()) for path in stories}
+    assert {name: lines for name, lines in n_lines_of.items() if lines > 450} == {}
 
 
 def test_the_core_prints_nothing():
