@@ -13,8 +13,8 @@ from torch import nn
 
 from modscope.errors import MaskError, PartitionError
 from modscope.footprints import IN, OUT, AnyMask, UnitWeights, unit_weights
+from modscope.lesions.controls import hidden_units
 from modscope.lesions.engine import LesionEngine
-from modscope.lesions.importance import hidden_units
 from modscope.partition.partition import Partition
 from modscope.randomness import Rng, numbered, seed_of
 from modscope.statistics import Comparison, max_t, samples_needed

@@ -27,7 +27,7 @@ from modscope.wiring.wiring import Wiring
 Metric: TypeAlias = Literal["accuracy", "loss"]
 Lesion: TypeAlias = Bool[np.ndarray, " units"]  # which units are silenced
 
-N_PER_CHUNK = 32  # lesions that share one recording of each batch
+N_PER_CHUNK = 128  # lesions that share one recording of each batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class LesionEngine:
 
     def _outputs(self, batch: SharedBatch, lesion: Lesion, tape: Tape | None) -> Any:
         if tape is not None:
-            return tape.run(torch.from_numpy(np.append(lesion, False)))
+            return tape.run(lesion)
         units = np.flatnonzero(lesion)
         mode = ReadMode(self._model, self._wiring, units, Replacement(self._fill, units, self._wiring.n_units))
         try:

@@ -9,15 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import nn
 
 from modscope.errors import LesionError
-from modscope.lesions.engine import Lesion, LesionEngine, Metric
+from modscope.lesions.controls import N_FIRST, H, Part, at_least, control_drops, parts_of
+from modscope.lesions.engine import LesionEngine, Metric
 from modscope.lesions.values import Value
 from modscope.partition.partition import Partition
-from modscope.randomness import Rng, numbered, seed_of
-from modscope.statistics import Comparison, benjamini_hochberg, fisher, samples_needed
+from modscope.randomness import Rng, seed_of
+from modscope.statistics import Comparison, benjamini_hochberg, besag_clifford, fisher, samples_needed
 from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
 
@@ -30,24 +31,11 @@ NULL_NAME = "random units of the same groups"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A set of units that is removed: a sub-cluster, or all hidden units of a cluster (`group` None)."""
-
-    cluster: int
-    group: str | None
-    unit_ids: Int[np.ndarray, " units"]
-
-    @property
-    def name(self) -> str:
-        """How it is called in tables."""
-        return f"module {self.cluster}" if self.group is None else f"module {self.cluster} in {self.group}"
-
-
-@dataclass(frozen=True, eq=False)
 class Importance:
     """What tasks lose with parts of the network, against what they lose with random units.
 
-    A drop is positive where the part was needed: accuracy lost, or loss gained.
+    A drop is positive where the part was needed: accuracy lost, or loss gained. Tests may stop early: p-values come
+    from all samples that a part got, effects and z from the first 99, fixed before, of every part.
     """
 
     parts: tuple[Part, ...]
@@ -56,22 +44,27 @@ class Importance:
     value: Value
     intact: Float[np.ndarray, " tasks"]  # accuracy or loss of the intact model
     drops: Float[np.ndarray, "parts tasks"]
-    control_drops: Float[np.ndarray, "samples parts tasks"]  # of random units, of as many in every group
+    random_drops: Float[np.ndarray, "samples parts tasks"]  # of random units in the same groups; NaN: stopped before
     n_examples: int
 
     @property
     def n_samples(self) -> int:
-        """Number of random partitions behind every p-value."""
-        return len(self.control_drops)
+        """Largest number of random partitions behind a p-value."""
+        return len(self.random_drops)
 
     @property
     def floor(self) -> float:
         """The smallest p-value that so many samples can give."""
         return 1 / (self.n_samples + 1)
 
+    @property
+    def control_drops(self) -> Float[np.ndarray, "samples parts tasks"]:
+        """The first samples, of every part: for effects, z and all parts together."""
+        return self.random_drops[:N_FIRST]
+
     @cached_property
     def comparisons(self) -> dict[tuple[str, str], Comparison]:
-        """(part, task) -> its drop against the drops of its random units."""
+        """(part, task) -> its drop against the first samples; `p_values` also know the later ones."""
         return {
             (part.name, task): self._comparison(self.drops[i, j], self.control_drops[:, i, j])
             for i, part in enumerate(self.parts)
@@ -81,7 +74,13 @@ class Importance:
     @cached_property
     def p_values(self) -> Float[np.ndarray, "parts tasks"]:
         """One-sided p: random units hurt as much, or more; ties count against the part."""
-        return np.array([c.p_value for c in self.comparisons.values()]).reshape(self.drops.shape)
+        h = H if self.n_samples > N_FIRST else self.n_samples + 1
+        p_values = np.empty(self.drops.shape)
+        for i, j in np.ndindex(*self.drops.shape):
+            samples = self.random_drops[:, i, j]
+            is_extreme = at_least(samples[~np.isnan(samples)], self.drops[i, j])
+            p_values[i, j] = besag_clifford(is_extreme, bool, h=h).p_value
+        return p_values
 
     @cached_property
     def adjusted_p_values(self) -> Float[np.ndarray, "parts tasks"]:
@@ -269,7 +268,8 @@ def importance(
         metric: "accuracy" (drop = accuracy lost) or "loss" (drop = loss gained).
         value: What is read instead of a silenced unit, see `silenced`.
         reference: Batches for "mean" and "resample".
-        n_samples: Random partitions; None: the fewest that let one finding survive the correction over all tests.
+        n_samples: Random partitions at most; None: the fewest that let one finding survive the correction over all
+            tests. Above 99 a test stops at the tenth random part that hurts as much.
         rng: Draws the random partitions.
         executor: Where lesions are run; None = this process.
         n_examples: Test examples of each task that are used (whole batches, the first ones); None: all.
@@ -294,64 +294,23 @@ def importance(
     engine = LesionEngine(
         model, wiring, tasks, metric=metric, value=value, reference=reference, rng=seed, n_examples=n_examples
     )
-    draws = [_random_places(wiring, partition, seed, index) for index in range(n_samples)]
-    intact = np.zeros(wiring.n_units, dtype=bool)
-    observed = [_lesion(part, None, wiring.n_units) for part in parts]
-    controls = [_lesion(part, draw, wiring.n_units) for draw in draws for part in parts]
-    scores = engine.scores([intact, *observed, *controls], executor=executor, description="lesions against random ones")
-    sign = 1 if metric == "accuracy" else -1
-    drops = sign * (scores[0] - scores[1:])
+    controls = control_drops(
+        engine,
+        wiring,
+        partition,
+        parts,
+        sign=1 if metric == "accuracy" else -1,
+        n_samples=n_samples,
+        seed=seed,
+        executor=executor,
+    )
     return Importance(
         parts=tuple(parts),
         tasks=tuple(task.name for task in tasks),
         metric=metric,
         value=value,
-        intact=scores[0],
-        drops=drops[: len(parts)],
-        control_drops=drops[len(parts) :].reshape(n_samples, len(parts), len(tasks)),
+        intact=controls.intact,
+        drops=controls.drops,
+        random_drops=controls.random_drops,
         n_examples=engine.n_examples,
     )
-
-
-def parts_of(wiring: Wiring, partition: Partition, *, min_size: int = 2, max_share: float = 0.99) -> list[Part]:
-    """Sub-clusters of hidden unit groups within the size limits, then whole clusters (their hidden units).
-
-    Raises:
-        LesionError: If the partition is of other units, or has no hidden unit in a cluster.
-    """
-    if len(partition.labels) != wiring.n_units:
-        raise LesionError(f"the partition has {len(partition.labels)} units, the wiring {wiring.n_units}")
-    is_hidden = hidden_units(wiring)
-    n_alive = np.bincount(wiring.group_of[partition.labels >= 0], minlength=len(wiring.groups))
-    parts = [
-        Part(sub.cluster, wiring.groups[sub.group].name, sub.unit_ids)
-        for sub in partition.sub_clusters(wiring.group_of)
-        if is_hidden[sub.unit_ids[0]] and min_size <= sub.size <= max_share * n_alive[sub.group]
-    ]
-    clusters = [Part(int(c), None, np.flatnonzero((partition.labels == c) & is_hidden)) for c in partition.clusters]
-    found = [cluster for cluster in clusters if len(cluster.unit_ids)]
-    if not found:
-        raise LesionError("no cluster has a hidden unit, so that there is nothing to silence")
-    return parts + found
-
-
-def hidden_units(wiring: Wiring) -> Bool[np.ndarray, " units"]:
-    """Which units are neither inputs nor outputs of the network."""
-    hidden = [index for index, group in enumerate(wiring.groups) if group.kind in ("hidden", "stream")]
-    return np.isin(wiring.group_of, hidden)
-
-
-def _random_places(wiring: Wiring, partition: Partition, seed: int, index: int) -> Int[np.ndarray, " units"]:
-    """Unit -> unit: a permutation of the alive units of each group; dead units stay put."""
-    rng = numbered(seed, "random units", index)
-    places = np.arange(wiring.n_units)
-    for group in wiring.groups:
-        alive = group.unit_ids[partition.labels[group.unit_ids] >= 0]
-        places[alive] = rng.permutation(alive)
-    return places
-
-
-def _lesion(part: Part, places: Int[np.ndarray, " units"] | None, n_units: int) -> Lesion:
-    lesion = np.zeros(n_units, dtype=bool)
-    lesion[part.unit_ids if places is None else places[part.unit_ids]] = True
-    return lesion

@@ -7,11 +7,14 @@ x' W = x W - (x_S - fill_S) W_S.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
@@ -40,8 +43,22 @@ class Reading:
 
     place: Place
     fill: Tensor
-    columns: Tensor | None = None  # the operand as it was, one row per column, made when first needed
-    rows: Tensor | None = None  # the weight, one row per column
+    columns: Tensor | None = None  # made when first needed, see Tape
+    rows: Tensor | None = None
+
+    @cached_property
+    def ids(self) -> Int[np.ndarray, "..."]:
+        """Unit of each entry of the operand."""
+        return self.place.ids.cpu().numpy()
+
+    def flags(self, is_silenced: Bool[np.ndarray, " units"]) -> Bool[np.ndarray, "..."] | None:
+        """Which entries are silenced; None if none is."""
+        flags = is_silenced[self.ids]
+        return flags if flags.any() else None
+
+    def replaced(self, flags: Bool[np.ndarray, "..."], operand: Tensor) -> Tensor:
+        """The operand with the silenced entries replaced."""
+        return torch.where(torch.from_numpy(flags).to(operand.device), self.fill, operand)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +72,13 @@ class Step:
     results: tuple[int, ...]  # -1: not a tensor
     reading: Reading | None
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it is a matrix times a weight, with one unit per column of the matrix."""
+        first = {aten.addmm.default: 1, aten.mm.default: 0}.get(self.func)
+        reading = self.reading
+        return reading is not None and reading.place.argument == first and reading.ids.ndim == 1 and not self.kwargs
+
 
 @dataclass(eq=False)
 class Tape:
@@ -66,57 +90,54 @@ class Tape:
     structure: Any = None
     output_readings: list[Reading] = field(default_factory=list)
 
-    def run(self, is_silenced: Tensor) -> Any:
-        """The model's outputs under a lesion.
-
-        Args:
-            is_silenced: One bool per unit, and a last one, False, for "no unit".
-        """
+    def run(self, lesion: Bool[np.ndarray, " units"]) -> Any:
+        """The model's outputs while these units are silenced."""
+        is_silenced = np.append(lesion, False)  # the last one: no unit (-1)
         changed: dict[int, Tensor] = {}
         for step in self.steps:
-            flags = None if step.reading is None else is_silenced[step.reading.place.ids]
-            reads = flags is not None and bool(flags.any())
-            if reads or not step.inputs.isdisjoint(changed):
-                self._rerun(step, flags if reads else None, changed)
+            flags = None if step.reading is None else step.reading.flags(is_silenced)
+            if flags is not None or not step.inputs.isdisjoint(changed):
+                self._rerun(step, flags, changed)
         leaves = [self._resolved(leaf, changed) for leaf in self.outputs]
         for reading in self.output_readings:
-            place = reading.place
-            leaves[place.argument] = _replaced(reading, is_silenced[place.ids], leaves[place.argument])
+            flags = reading.flags(is_silenced)
+            if flags is not None:
+                leaves[reading.place.argument] = reading.replaced(flags, leaves[reading.place.argument])
         return tree_unflatten(leaves, self.structure)
 
-    def _rerun(self, step: Step, flags: Tensor | None, changed: dict[int, Tensor]) -> None:
-        if flags is not None and step.inputs.isdisjoint(changed) and _is_plain_product(step, flags):
-            changed[step.results[0]] = self._corrected(step, flags)
-            return
+    def _rerun(self, step: Step, flags: np.ndarray | None, changed: dict[int, Tensor]) -> None:
+        """Run an operation again, with what has changed, and with what it reads replaced."""
+        reading = step.reading
+        if reading is not None and flags is not None and step.is_plain and step.inputs.isdisjoint(changed):
+            chosen = flags.nonzero()[0]
+            if 2 * len(chosen) <= len(flags):
+                changed[step.results[0]] = self._corrected(step, reading, torch.from_numpy(chosen))
+                return
         args = self._resolved(step.args, changed)
+        kwargs = self._resolved(step.kwargs, changed) if step.kwargs else step.kwargs
         if step.func._schema.is_mutable:
             args = tree_map_only(Tensor, torch.clone, args)  # what it writes into is still needed by other lesions
-        kwargs = self._resolved(step.kwargs, changed) if step.kwargs else step.kwargs
-        if flags is None or step.reading is None:
+        if reading is None or flags is None:
             result = step.func(*args, **kwargs)
         else:
-            reading, silenced = step.reading, flags
-            result = run_replaced(
-                step.func, args, kwargs, reading.place, lambda read: _replaced(reading, silenced, read.operand)
-            )
+            replace = functools.partial(_replaced, reading, flags)
+            result = run_replaced(step.func, args, kwargs, reading.place, replace)
+        if isinstance(result, Tensor):
+            changed[step.results[0]] = result
+            return
         leaves = zip(step.results, tree_leaves(result), strict=True)
         changed.update({number: leaf for number, leaf in leaves if number >= 0})
 
-    def _corrected(self, step: Step, flags: Tensor) -> Tensor:
+    def _corrected(self, step: Step, reading: Reading, chosen: Tensor) -> Tensor:
         """The product, corrected by the silenced columns: x' W = x W - (x_S - fill_S) W_S."""
-        reading = step.reading
-        assert reading is not None
-        first = 1 if step.func is aten.addmm.default else 0
-        if reading.columns is None:
-            reading.columns = self._resolved(step.args[first], {}).t().contiguous()
+        first = reading.place.argument
+        if reading.columns is None or reading.rows is None:
+            operand = self._resolved(step.args[first], {})
+            # One row per column of the operand; it stands for what is read minus what is read instead.
+            reading.columns = (operand - reading.fill).t().contiguous()
             reading.rows = self._resolved(step.args[first + 1], {}).contiguous()
-        assert reading.rows is not None
-        chosen = flags.nonzero().squeeze(1)
-        columns = reading.columns[chosen]
-        if reading.fill.ndim > 0:
-            fill = reading.fill.expand(reading.columns.t().shape).t()
-            columns = columns - fill[chosen]
-        return torch.addmm(self.values[step.results[0]], columns.t(), reading.rows[chosen], alpha=-1)
+        columns, rows = reading.columns.index_select(0, chosen), reading.rows.index_select(0, chosen)
+        return torch.addmm(self.values[step.results[0]], columns.t(), rows, alpha=-1)
 
     def _resolved(self, value: Any, changed: dict[int, Tensor]) -> Any:
         if type(value) is Slot:
@@ -128,16 +149,8 @@ class Tape:
         return value
 
 
-def _is_plain_product(step: Step, flags: Tensor) -> bool:
-    """A matrix times a weight, few enough of whose columns are silenced for a correction to be cheaper."""
-    if step.func not in (aten.addmm.default, aten.mm.default) or step.kwargs:
-        return False
-    is_left = step.reading is not None and step.reading.place.argument == (1 if step.func is aten.addmm.default else 0)
-    return is_left and flags.ndim == 1 and 2 * int(flags.sum()) <= len(flags)
-
-
-def _replaced(reading: Reading, flags: Tensor, operand: Tensor) -> Tensor:
-    return torch.where(flags, reading.fill.to(operand.dtype), operand)
+def _replaced(reading: Reading, flags: np.ndarray, read: Read) -> Tensor:
+    return reading.replaced(flags, read.operand)
 
 
 class Recorder(ReadMode):  # type: ignore[no-untyped-call]  # torch has not typed its class
