@@ -52,7 +52,7 @@ bench: setup  ## every benchmark: ours beside a named baseline, in CPU time
 
 docs: setup  ## the documentation site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "site/index.html"
+	@echo "site/index.html - or, with search: python3 -m http.server --directory site"
 
 constraints:  ## pin anew: what an empty environment gets today
 	@$(PYTHON) tools/pin.py '$(EXTRAS)' > constraints.txt.new
