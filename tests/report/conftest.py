@@ -1,6 +1,14 @@
-"""A made-up collection: three networks that read two digits, in the shape that the analysis writes."""
+"""A made-up collection, in the shape that the analysis writes, and a browser that tells what a page does."""
 
 from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,7 +204,7 @@ def made_up_analysis(name: str, title: str, text: str, states: str, strength: fl
                 },
                 {"level": "note", "section": "network", "text": f"{n_isolated} units have no weights left."},
             ],
-        }  # fmt: skip
+        }
     )
 
 
@@ -212,8 +220,8 @@ def made_up_collection_record() -> Record:
     ]
     content = {
         "title": "Two digits at once: three networks",
-        "text": "Each network sees two handwritten digits side by side and names both. The two sides have nothing to do "
-        "with each other, so we know what a modular answer looks like.",
+        "text": "Each network sees two handwritten digits side by side and names both. The two sides have nothing to "
+        "do with each other, so we know what a modular answer looks like.",
         "records": networks,
     }  # fmt: skip
     return Record("collection", content["title"], content, versions={"modscope": "0.1.0", "numpy": "2.0"})
@@ -228,3 +236,47 @@ def made_up_collection() -> Record:
 def made_up_single(made_up_collection: Record) -> Record:
     content = made_up_collection.content["records"][2]
     return Record("analysis", "A pruned network", content, versions=made_up_collection.versions)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a page did in the browser: its elements afterwards, what it said on the console, what it asked for."""
+
+    dom: str
+    console: tuple[str, ...]
+    requests: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Visit]:
+    """Open a page from disk in headless Chromium, without a network, and tell what it did."""
+    program = shutil.which("chromium")
+    if program is None:
+        text = "no chromium found; install it to open reports in a real browser"
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(text, pytrace=False)
+        pytest.skip(text)
+    profile = tmp_path_factory.mktemp("browser")
+
+    def visit(page: Path, *, fragment: str = "", width: int = 1360, height: int = 8000) -> Visit:
+        log = profile / "net.json"
+        options = (
+            "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
+            "--disable-component-update --disable-extensions --enable-logging=stderr --v=0 --virtual-time-budget=6000"
+        )
+        done = subprocess.run(
+            [program, *options.split(), "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
+             f"--log-net-log={log}", f"--window-size={width},{height}", "--dump-dom", page.as_uri() + fragment],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        console = tuple(line for line in done.stderr.splitlines() if ":CONSOLE" in line)
+        return Visit(done.stdout, console, _asked_for(log))
+
+    return visit
+
+
+def _asked_for(log: Path) -> tuple[str, ...]:
+    """Addresses beyond the disk that the page itself asked for; what the browser asks on its own is left out."""
+    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    asked = [event["url"] for event in events if event.get("initiator", "not an origin") != "not an origin"]
+    return tuple(url for url in asked if not url.startswith(("file:", "data:", "blob:", "chrome:")))

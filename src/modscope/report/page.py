@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from modscope.records import write_whole
 from modscope.report.reading import Reportable, read
@@ -18,8 +18,10 @@ from modscope.report.reading import Reportable, read
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from modscope.report.content import Analysis, Collection, Warning_
+    from modscope.report.content import Analysis, Collection, DataInfo, File, Part, Reference, Warning_
     from modscope.report.figure import Figure, FigureKind
+
+AnyPart = TypeVar("AnyPart", bound="Part")
 
 SECTIONS = {
     "network": (
@@ -87,7 +89,7 @@ def render(collection: Collection, versions: dict[str, str]) -> str:
         questions=questions(analyses),
         sections=_sections(analyses),
         versions=sorted(versions.items()),
-        texts=collection.texts if collection.texts.methods else analyses[0].texts,
+        methods=_methods(collection),
         warnings=_warnings(collection),
         data={"start": start, "runs": [drawn(analysis) for analysis in analyses]},
         style_hash=_hash(environment, "page.css"),
@@ -123,6 +125,32 @@ def _figures(kinds: Sequence[FigureKind], section: int, analyses: Sequence[Analy
         else:
             found += [figure_of(kind, number, [analysis], run=analysis.run.id) for analysis in analyses]
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Methods:
+    """What stands in the last section; a text that several networks share stands once."""
+
+    paragraphs: tuple[str, ...]
+    programs: tuple[str, ...]
+    references: tuple[Reference, ...]
+    files: tuple[File, ...]
+    data: tuple[DataInfo, ...]
+
+
+def _methods(collection: Collection) -> Methods:
+    everything: list[Collection | Analysis] = [collection, *collection.records]
+    return Methods(
+        paragraphs=tuple(dict.fromkeys(part.texts.methods for part in everything if part.texts.methods)),
+        programs=tuple(dict.fromkeys(part.texts.python for part in everything if part.texts.python)),
+        references=_distinct([item for part in everything for item in part.texts.references]),
+        files=_distinct([item for part in everything for item in part.files]),
+        data=_distinct([analysis.data for analysis in collection.records if analysis.data is not None]),
+    )
+
+
+def _distinct(parts: Sequence[AnyPart]) -> tuple[AnyPart, ...]:
+    return tuple({part.model_dump_json(): part for part in parts}.values())
 
 
 def _warnings(collection: Collection) -> list[tuple[str, Warning_]]:
