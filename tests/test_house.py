@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -201,11 +203,20 @@ def test_the_pins_hold_every_dependency_once():
 
 def dependencies() -> str:
     """The dependency tables of pyproject.toml, as text."""
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = [
         *project["dependencies"],
         *(entry for extra in project["optional-dependencies"].values() for entry in extra),
     ]
     return " ".join(f'"{entry}"' for entry in listed)
+
+
+def test_a_wheel_holds_the_package_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    wanted = {str(path.relative_to(SOURCE.parent)) for path in SOURCE.rglob("*") if path.is_file()}
+    assert packed == {name for name in wanted if "__pycache__" not in name}
+    assert "modscope/py.typed" in packed
+    assert any(name.startswith("modscope/report/assets/") for name in packed)
