@@ -28,8 +28,10 @@ class Layer:
     n_positions: int  # where an entry could stand; more than there are entries if the layer is sparse
     sizes: Float[np.ndarray, " entries"]  # > 0
     positions: Int[np.ndarray, " entries"] | None  # ascending; None = the whole grid of rows x columns, row by row
-    row_of: Int[np.ndarray, " entries"] | None = None  # None: position // columns, position % columns
-    column_of: Int[np.ndarray, " entries"] | None = None
+    row_of: Int[np.ndarray, " positions"] | None = None  # None: position // columns, position % columns
+    column_of: Int[np.ndarray, " positions"] | None = None
+    signs: Float[np.ndarray, " entries"] | None = None  # -1, 0 (a kernel that sums to zero) or 1; None = not known
+    kernel_size: int = 1
 
     @property
     def n_entries(self) -> int:
@@ -49,12 +51,22 @@ class Layer:
     @cached_property
     def rows(self) -> Int[np.ndarray, " entries"]:
         """Target of each entry."""
-        return self._all_positions // self.shape[1] if self.row_of is None else self.row_of
+        return _at(self.all_rows, self.positions)
 
     @cached_property
     def columns(self) -> Int[np.ndarray, " entries"]:
         """Source of each entry."""
-        return self._all_positions % self.shape[1] if self.column_of is None else self.column_of
+        return _at(self.all_columns, self.positions)
+
+    @property
+    def all_rows(self) -> Int[np.ndarray, " positions"]:
+        """Target of each position."""
+        return np.arange(self.n_positions) // self.shape[1] if self.row_of is None else self.row_of
+
+    @property
+    def all_columns(self) -> Int[np.ndarray, " positions"]:
+        """Source of each position."""
+        return np.arange(self.n_positions) % self.shape[1] if self.column_of is None else self.column_of
 
     @property
     def matrix(self) -> Float[np.ndarray, "rows columns"] | sp.csr_array:
@@ -62,10 +74,6 @@ class Layer:
         if self.is_full:
             return self.sizes.reshape(self.shape)
         return sp.coo_array((self.sizes, (self.rows, self.columns)), shape=self.shape).tocsr()
-
-    @property
-    def _all_positions(self) -> Int[np.ndarray, " entries"]:
-        return np.arange(self.n_positions) if self.positions is None else self.positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +99,22 @@ def redraw_layers(subject: Wiring | UnitGraph, draw: LayerDraw, rng: np.random.G
         StatisticsError: If a weight is not there (on the meta device) or not finite.
     """
     if isinstance(subject, UnitGraph):
-        blocks = tuple(_redrawn_block(block, draw, rng) for block in subject.blocks)
-        return replace(subject, blocks=blocks)
+        return replace(subject, blocks=tuple(_redrawn_block(block, draw, rng) for block in subject.blocks))
+    return replace_weights(subject, lambda connection: _redrawn_weight(connection, draw, rng))
+
+
+def replace_weights(wiring: Wiring, new_weight: Callable[[Connection], Tensor]) -> Wiring:
+    """The wiring with other weights; a parameter that several connections share is made once."""
     weights: dict[str, Tensor] = {}
     connections = []
-    for connection in subject.connections:
+    for connection in wiring.connections:
         if connection.kind == "weight":
             if connection.parameter not in weights:
-                weights[connection.parameter] = _redrawn_weight(connection, draw, rng)
-            connection = replace(connection, weight=weights[connection.parameter])
-        connections.append(connection)
-    return replace(subject, connections=tuple(connections))
+                weights[connection.parameter] = new_weight(connection)
+            connections.append(replace(connection, weight=weights[connection.parameter]))
+        else:
+            connections.append(connection)
+    return replace(wiring, connections=tuple(connections))
 
 
 def layer_of(block: Block) -> Layer:
@@ -144,7 +157,7 @@ def _redrawn_block(block: Block, draw: LayerDraw, rng: np.random.Generator) -> B
 
 
 def _redrawn_weight(connection: Connection, draw: LayerDraw, rng: np.random.Generator) -> Tensor:
-    stored = _stored_kernels(connection)
+    stored = stored_kernels(connection)
     layer = stored.layer
     if layer.n_entries == 0:
         return connection.weight
@@ -177,7 +190,12 @@ class StoredKernels:
         return torch.from_numpy(np.ascontiguousarray(moved)).to(like.device, like.dtype)
 
 
-def _stored_kernels(connection: Connection) -> StoredKernels:
+def stored_kernels(connection: Connection) -> StoredKernels:
+    """The weights of a connection, kernel by kernel.
+
+    Raises:
+        StatisticsError: If they are not there (on the meta device), or not all finite.
+    """
     if connection not in _kernels_of_connection:
         _kernels_of_connection[connection] = _read_connection(connection)
     return _kernels_of_connection[connection]
@@ -193,27 +211,35 @@ def _read_connection(connection: Connection) -> StoredKernels:
     kernels = values.transpose(axes).reshape(int(np.prod(outer_shape, dtype=np.int64)), -1)
     # sources and targets have length 1 along the window, so that one unit each is left per kernel
     targets, sources = (ids.transpose(axes).reshape([ids.shape[axis] for axis in outer]) for ids in (targets, sources))
-    layer, places = _layer_of_stored(connection.parameter, targets, sources, outer_shape, np.abs(kernels).sum(axis=1))
+    layer, places = _layer_of_kernels(connection.parameter, targets, sources, outer_shape, kernels)
     return StoredKernels(layer, kernels, places, axes)
 
 
-def _layer_of_stored(
-    name: str, targets: np.ndarray, sources: np.ndarray, outer_shape: list[int], sizes: Float[np.ndarray, " stored"]
+def _layer_of_kernels(
+    name: str,
+    targets: Int[np.ndarray, "..."],
+    sources: Int[np.ndarray, "..."],
+    outer_shape: list[int],
+    kernels: Float[np.ndarray, "stored kernel"],
 ) -> tuple[Layer, Int[np.ndarray, " positions"]]:
     """The layer, and which stored kernels are its positions."""
+    sizes, signs = np.abs(kernels).sum(axis=1), np.sign(kernels.sum(axis=1))
     if _is_grid(targets, sources, outer_shape):
-        places = np.arange(len(sizes))
         positions = None if sizes.all() else np.flatnonzero(sizes)
-        present = sizes if positions is None else sizes[positions]
-        return Layer(name, (outer_shape[0], outer_shape[1]), len(sizes), present, positions), places
+        at = slice(None) if positions is None else positions
+        shape = (outer_shape[0], outer_shape[1])
+        layer = Layer(name, shape, len(sizes), sizes[at], positions, None, None, signs[at], kernels.shape[1])
+        return layer, np.arange(len(sizes))
     targets, sources = (np.broadcast_to(ids, outer_shape).reshape(-1) for ids in (targets, sources))
     places = np.flatnonzero((targets >= 0) & (sources >= 0))
-    positions = np.flatnonzero(sizes[places])
-    rows, columns = (
-        np.unique(ids[places], return_inverse=True)[1].reshape(-1)[positions] for ids in (targets, sources)
-    )
+    rows, columns = (np.unique(ids[places], return_inverse=True)[1].reshape(-1) for ids in (targets, sources))
     shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
-    return Layer(name, shape, len(places), sizes[places][positions], positions, rows, columns), places
+    at = np.flatnonzero(sizes[places])
+    present = places[at]
+    return (
+        Layer(name, shape, len(places), sizes[present], at, rows, columns, signs[present], kernels.shape[1]),
+        places,
+    )
 
 
 def _is_grid(targets: np.ndarray, sources: np.ndarray, outer_shape: list[int]) -> bool:
@@ -231,6 +257,10 @@ def _readable(connection: Connection) -> Float[np.ndarray, "..."]:
     if not np.isfinite(values).all():
         raise StatisticsError(f"the weights of '{connection.parameter}' are not all finite; repair them first")
     return values
+
+
+def _at(values: Int[np.ndarray, " positions"], at: Int[np.ndarray, " entries"] | None) -> Int[np.ndarray, " entries"]:
+    return values if at is None else values[at]
 
 
 def _with_axes(ids: Int[np.ndarray, "..."], n_axes: int) -> Int[np.ndarray, "..."]:

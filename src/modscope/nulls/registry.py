@@ -21,6 +21,7 @@ class NullModel(Protocol):
     __name__: str
     __doc__: str | None
     subject: SubjectKind
+    takes: tuple[type, ...]
 
     def __call__(self, subject: Any, rng: Rng) -> Any:
         """One random version of the subject, which stays as it is."""
@@ -29,17 +30,21 @@ class NullModel(Protocol):
 NULL_MODELS: dict[str, NullModel] = {}
 
 
-def null_model(subject: SubjectKind) -> Callable[[Callable[[Any, np.random.Generator], Any]], NullModel]:
+def null_model(
+    subject: SubjectKind, *, takes: tuple[type, ...] | None = None
+) -> Callable[[Callable[[Any, np.random.Generator], Any]], NullModel]:
     """Enter a function `(subject, rng) -> subject` into `NULL_MODELS` under its own name.
 
     Args:
         subject: What it randomises: "weights" (a Wiring or a UnitGraph, layer by layer), "graph" (the edges of a
             UnitGraph as one set), "labels" (LabelledUnits) or "masks" (named boolean tensors, or SizedMask).
+        takes: The types that it accepts; None = all that stand for the subject.
 
     Raises:
         StatisticsError: On registering, if the docstring does not begin "Keeps ...; destroys ..."; on calling, if the
             subject is of another kind.
     """
+    types = SUBJECT_TYPES[subject] if takes is None else takes
 
     def register(draw: Callable[[Any, np.random.Generator], Any]) -> NullModel:
         first_line = (draw.__doc__ or "").strip().split("\n")[0]
@@ -50,8 +55,8 @@ def null_model(subject: SubjectKind) -> Callable[[Callable[[Any, np.random.Gener
 
         @wraps(draw)
         def checked(given: Any, rng: Rng) -> Any:
-            if not isinstance(given, SUBJECT_TYPES[subject]):
-                wanted = " or a ".join(kind.__name__ for kind in SUBJECT_TYPES[subject])
+            if not isinstance(given, types):
+                wanted = " or a ".join(kind.__name__ for kind in types)
                 raise StatisticsError(
                     f"null model '{draw.__name__}' randomises {subject}: it takes a {wanted}, "
                     f"got {type(given).__name__}; {_fitting(given)}"
@@ -59,7 +64,7 @@ def null_model(subject: SubjectKind) -> Callable[[Callable[[Any, np.random.Gener
             return draw(given, generator(rng))
 
         model = cast("NullModel", checked)
-        model.subject = subject
+        model.subject, model.takes = subject, types
         NULL_MODELS[draw.__name__] = model
         return model
 
@@ -80,5 +85,5 @@ def null_named(null: str | NullModel) -> NullModel:
 
 
 def _fitting(given: Any) -> str:
-    names = [name for name, null in NULL_MODELS.items() if isinstance(given, SUBJECT_TYPES[null.subject])]
+    names = [name for name, null in NULL_MODELS.items() if isinstance(given, null.takes)]
     return f"for that there are {', '.join(names)}" if names else "there is no null model for that"

@@ -86,7 +86,7 @@ def _fitted(layer: Layer) -> ScaleFit:
     r = layer.sizes / products(layer, a, b)
     n_free = max(layer.n_entries - int(np.count_nonzero(n_row)) - int(np.count_nonzero(n_column)) + 1, 1)
     cv_squared = float(r.var(dtype=np.float64) / r.mean(dtype=np.float64) ** 2) * layer.n_entries / n_free
-    return ScaleFit(_posterior(a, n_row, cv_squared), _posterior(b, n_column, cv_squared))
+    return ScaleFit(posterior_scales(a, n_row, cv_squared), posterior_scales(b, n_column, cv_squared))
 
 
 def _counts(layer: Layer) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
@@ -127,9 +127,10 @@ def _mean_without(
     return means
 
 
-def _posterior(
+def posterior_scales(
     scales: Float[np.ndarray, " units"], counts: Float[np.ndarray, " units"], cv_squared: float
 ) -> FittedScales:
+    """What fitted scales tell of the true ones: steps 2 to 4 of `scale_fit`, with `counts` entries per unit."""
     present = counts > 0
     log_scales, noise = np.log(scales), np.divide(cv_squared, counts, out=np.zeros(len(counts)), where=present)
     mean = float(log_scales[present].mean())

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 
-from modscope.nulls.layers import Layer, Redrawn, redraw_layers
+from modscope.errors import StatisticsError
+from modscope.nulls.layers import Layer, Redrawn, redraw_layers, replace_weights, stored_kernels
 from modscope.nulls.registry import null_model
 from modscope.nulls.rewiring import rewired_positions
 from modscope.nulls.unit_scale import products, residuals, scale_fit
+from modscope.wiring.wiring import Connection, Wiring
 
 BANDWIDTH = 0.01  # of the papers' kernel density estimates
 
@@ -79,6 +82,43 @@ def keep_unit_scale_rewired(subject: Any, rng: np.random.Generator) -> Any:
     return redraw_layers(subject, _scaled_and_rewired, rng)
 
 
+@null_model("weights")
+def permute_within_rows(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the set of incoming weights of each unit; destroys which unit each of them comes from.
+
+    Zeros move too. The scale of a unit's outgoing weights is lost.
+    """
+    return redraw_layers(subject, _within_rows, rng)
+
+
+@null_model("weights")
+def permute_within_columns(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the set of outgoing weights of each unit; destroys which unit each of them goes to.
+
+    Zeros move too. The scale of a unit's incoming weights is lost.
+    """
+    return redraw_layers(subject, _within_columns, rng)
+
+
+@null_model("weights", takes=(Wiring,))
+def shuffle_within_signs(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the sign of each connection, zero among them, and the sizes of each sign; destroys which size is where.
+
+    A convolution's kernel counts by the sign of its sum. A graph has no signs: this takes a Wiring.
+    """
+    return redraw_layers(subject, _within_signs, rng)
+
+
+@null_model("weights", takes=(Wiring,))
+def random_initialisation(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps the architecture alone; destroys all that was learned, pruning too.
+
+    Every weight that joins two units is uniform within +-1 / sqrt(weights into its unit), which is torch's rule for
+    linear layers and convolutions. Biases and norms stay.
+    """
+    return replace_weights(subject, lambda connection: _initial_weight(connection, rng))
+
+
 def _everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
     origins = rng.permutation(layer.n_entries)
     return Redrawn(origins, layer.sizes[origins], _any_positions(layer, rng))
@@ -122,3 +162,41 @@ def _any_positions(layer: Layer, rng: np.random.Generator) -> Int[np.ndarray, " 
     if layer.n_entries == layer.n_positions:
         return None
     return rng.choice(layer.n_positions, layer.n_entries, replace=False, shuffle=False)
+
+
+def _within_rows(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    return _moved_within(layer, layer.all_rows, rng)
+
+
+def _within_columns(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    return _moved_within(layer, layer.all_columns, rng)
+
+
+def _moved_within(layer: Layer, strata: Int[np.ndarray, " positions"], rng: np.random.Generator) -> Redrawn:
+    """Every entry at a random position of its own stratum."""
+    by_stratum = np.argsort(strata, kind="stable")
+    moved_to = np.empty(layer.n_positions, dtype=np.int64)
+    moved_to[by_stratum] = np.lexsort((rng.random(layer.n_positions), strata))
+    positions = moved_to if layer.positions is None else moved_to[layer.positions]
+    order = np.argsort(positions)
+    return Redrawn(order, layer.sizes[order], positions[order])
+
+
+def _within_signs(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    if layer.signs is None:
+        raise StatisticsError(f"the weights of '{layer.name}' have no signs here; give the Wiring, not its graph")
+    origins = np.empty(layer.n_entries, dtype=np.int64)
+    for sign in (-1, 0, 1):
+        places = np.flatnonzero(layer.signs == sign)
+        origins[places] = rng.permutation(places)
+    return Redrawn(origins, layer.sizes[origins], None)
+
+
+def _initial_weight(connection: Connection, rng: np.random.Generator) -> Tensor:
+    stored = stored_kernels(connection)
+    rows = stored.layer.all_rows
+    n_inputs = np.bincount(rows, minlength=1)[rows] * stored.layer.kernel_size
+    kernels = stored.kernels.copy()
+    drawn = rng.uniform(-1, 1, size=(len(rows), kernels.shape[1]))
+    kernels[stored.places] = drawn / np.sqrt(n_inputs)[:, None]
+    return stored.as_weight(kernels, connection.weight)

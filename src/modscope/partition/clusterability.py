@@ -199,7 +199,8 @@ def clusterability(
     observed = [n_cut(graph, partition) for partition in partitions]
     comparisons = {}
     for model in models:
-        experiment = Experiment(graph, statistic, model, seed)
+        takes_graph = isinstance(graph, getattr(model, "takes", UnitGraph))
+        experiment = Experiment(graph if takes_graph else subject, statistic, model, seed)
         comparisons[model.__name__] = comparison_of(experiment, observed, n_samples, "less", executor)
     return Clusterability(comparisons, tuple(partitions), _density(graph))
 
