@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modscope.calling import check_model, device_of, evaluation_mode, split_batch
 from modscope.errors import MaskError
+from modscope.jobs.executors import map_in_order
 from modscope.masks.layout import Granularity, Layout, layout_of, needs_wiring
 from modscope.masks.mask import Mask, MaskSet
-from modscope.masks.objective import Objective, prepared
+from modscope.masks.objective import prepared
+from modscope.masks.optimise import LOCAL, NotFiniteError, PenaltyOn, Schedule, Settings, Training, accuracy_gap
 from modscope.masks.parameters import chosen_parameters
-from modscope.masks.sampling import ESTIMATORS, Estimator, rao_blackwell
 from modscope.masks.strata import weight_strata
 from modscope.partition.partition import Partition
-from modscope.progress import track
 from modscope.randomness import Rng, numbered, seed_of
 from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
-
-LOCAL = "local_reparameterization"
-Schedule: TypeAlias = Literal["constant", "linear", "cosine"]
-_RATE_AT: Mapping[str, Callable[[float], float]] = {
-    "constant": lambda _: 1.0,
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
-}
 
 
 class MaskLearningError(MaskError):
@@ -56,7 +47,8 @@ class MaskLearner:
     penalty / (examples in the step) x the sum of all logits. What ends with a logit above 0 is kept.
 
     Args:
-        penalty: The paper's beta: how much a kept weight must be worth.
+        penalty: The paper's beta: how much a kept weight must be worth. None: the best known for the granularity,
+            3e-3 for "weight" and 0.1 for groups.
         n_steps: Optimisation steps.
         learning_rate: Adam's, for the logits.
         n_samples: Mask samples per step; each sees its own chunk of the batch.
@@ -69,6 +61,14 @@ class MaskLearner:
         parameters: "weights" (matrices, kernels, embeddings), "weights+biases", "all", "csordas2021", or patterns.
         hard_share: Share of the steps, at the end, that "local_reparameterization" spends on hard samples.
         schedule: How the learning rate falls over the steps: "constant", "linear" or "cosine", the last two to 0.
+        penalty_on: "logits" (the paper's sum of logits) or "size" (the expected number of kept entries).
+        density: Share of the entries to keep: the penalty rests while the expected share is below it, and the entries
+            with the largest logits are kept. None: as many as are worth the penalty.
+        clip_norm: Clip the logits' gradient to this norm. None: do not.
+        stop_below: Stop early, and go on to the hard samples, once less than this share of the logits crossed 0 in
+            50 steps. None: never.
+        official: Do as the official program does: the gradients of the frozen weights pile up in the norm that is
+            clipped, and there is one step more than asked.
 
     Raises:
         MaskError: If a field has an impossible value.
@@ -76,7 +76,7 @@ class MaskLearner:
     Source: Csordás, van Steenkiste & Schmidhuber 2021, section 2; `csordas2021()` has their settings.
     """
 
-    penalty: float = 3e-3
+    penalty: float | None = None
     n_steps: int = 300
     learning_rate: float = 0.2
     n_samples: int = 4
@@ -86,24 +86,21 @@ class MaskLearner:
     parameters: str | Sequence[str] = "weights"
     hard_share: float = 0.1
     schedule: Schedule = "cosine"
+    penalty_on: PenaltyOn = "logits"
+    density: float | None = None
+    clip_norm: float | None = None
+    stop_below: float | None = None
+    official: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "n_samples"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise MaskError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
-        for name in ("penalty", "learning_rate", "initial_logit", "hard_share"):
-            if not math.isfinite(getattr(self, name)):
-                raise MaskError(f"{name} must be finite, got {getattr(self, name)!r}")
-        if self.penalty < 0 or self.learning_rate <= 0 or not 0 <= self.hard_share <= 1:
-            raise MaskError(
-                f"penalty must be >= 0, learning_rate > 0 and hard_share in [0, 1], got {self.penalty}, "
-                f"{self.learning_rate} and {self.hard_share}"
-            )
-        if self.estimator != LOCAL and self.estimator not in ESTIMATORS:
-            raise MaskError(f"estimator must be one of {LOCAL}, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
+        if not isinstance(self.n_samples, int) or self.n_samples < 1:
+            raise MaskError(f"n_samples must be a whole number of at least 1, got {self.n_samples!r}")
+        self._settings()  # checks the others
 
-        if self.schedule not in _RATE_AT:
-            raise MaskError(f"schedule must be one of {', '.join(_RATE_AT)}, got {self.schedule!r}")
+    def _settings(self) -> Settings:
+        names = {field.name for field in dataclasses.fields(Settings)} - {"penalty"}
+        penalty = default_penalty(self.granularity) if self.penalty is None else self.penalty
+        return Settings(penalty=penalty, **{name: getattr(self, name) for name in names})
 
     @classmethod
     def csordas2021(cls, **changes: Any) -> MaskLearner:
@@ -114,6 +111,7 @@ class MaskLearner:
             "learning_rate": 1e-2,
             "estimator": "straight_through",
             "schedule": "constant",
+            "clip_norm": 1.0,
             "parameters": "csordas2021",
         }
         return cls(**{**settings, **changes})
@@ -143,43 +141,27 @@ class MaskLearner:
         with _own_random_state(device, seed), evaluation_mode(model):
             generator = torch.Generator(device).manual_seed(seed % 2**63)
             kept = {name: masked[name] for name in names}
-            objective = prepared(model, task, layout, kept, self.n_samples, generator)
-            logits = self._optimised(objective, layout, device)
-            strata = weight_strata(model, task, objective.weights)
-        return self._mask(layout, logits, {"task": task.name, "seed": seed}, strata)
-
-    def _optimised(self, objective: Objective, layout: Layout, device: torch.device) -> list[Tensor]:
-        logits = [tensor.requires_grad_() for tensor in layout.initial(self.initial_logit, device)]
-        optimizer = torch.optim.Adam(logits, lr=self.learning_rate, fused=True)
-        batches = _endless(objective.task)
-        for step in track(range(self.n_steps), f"mask of {objective.task.name}", total=self.n_steps):
-            optimizer.param_groups[0]["lr"] = self.learning_rate * _RATE_AT[self.schedule](step / self.n_steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss, count = self._loss(objective, logits, next(batches), step)
-            if not torch.isfinite(loss):
-                mask = self._mask(layout, logits, {"task": objective.task.name, "stopped_at_step": step})
+            objective = prepared(model, task, layout, kept, self.n_samples, generator, track_weights=self.official)
+            training = Training(
+                objective,
+                self._settings(),
+                [tensor.requires_grad_() for tensor in layout.initial(self.initial_logit, device)],
+            )
+            details = {"task": task.name, "seed": seed}
+            try:
+                logits = training.run()
+            except NotFiniteError as error:
                 raise MaskLearningError(
-                    f"the loss of task '{objective.task.name}' is {float(loss.detach())} at step {step}; stopped, and "
-                    "kept the mask so far as error.mask - lower learning_rate, or look at the task's data",
-                    mask,
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            for tensor in logits:
-                # the penalty's gradient is a constant: no second backward pass
-                tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                tensor.grad.add_(self.penalty / count)
-            optimizer.step()
-        return [tensor.detach() for tensor in logits]
-
-    def _loss(self, objective: Objective, logits: list[Tensor], batch: Any, step: int) -> tuple[Tensor, int]:
-        is_local = self.estimator == LOCAL and self.granularity == "weight" and bool(objective.read_once)
-        if is_local and step < self.n_steps * (1 - self.hard_share):
-            return objective.locally_sampled_loss(logits, batch, rao_blackwell)
-        return objective.loss(logits, batch, self._estimator, step / self.n_steps)
-
-    @property
-    def _estimator(self) -> Estimator:
-        return ESTIMATORS.get(self.estimator, rao_blackwell)
+                    f"{error}; stopped, and kept the mask so far as error.mask - lower learning_rate, or look at the "
+                    "task's data",
+                    self._mask(layout, error.logits, {**details, "n_steps": error.step}),
+                ) from error
+            sampled, thresholded = accuracy_gap(objective, logits, self.estimator)
+            strata = weight_strata(model, task, objective.weights)
+        details |= {"n_steps": training.n_steps_done, "last_loss": training.last_loss}
+        details |= {"sampled_accuracy": sampled, "thresholded_accuracy": thresholded}
+        mask = self._mask(layout, logits, details, strata)
+        return mask if self.density is None else mask.at_density(self.density)
 
     def _mask(
         self, layout: Layout, logits: list[Tensor], details: dict[str, Any], strata: dict[str, Tensor] | None = None
@@ -191,6 +173,7 @@ class MaskLearner:
     def record(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        settings["penalty"] = self._settings().penalty
         if isinstance(self.granularity, Partition):
             settings["granularity"] = "partition"
         elif not isinstance(self.granularity, str):
@@ -198,6 +181,11 @@ class MaskLearner:
         if not isinstance(self.parameters, str):
             settings["parameters"] = list(self.parameters)
         return settings
+
+
+def default_penalty(granularity: Granularity) -> float:
+    """The penalty that separates the tasks best on the two-digit networks, at batches of 128."""
+    return 3e-3 if isinstance(granularity, str) and granularity == "weight" else 0.1
 
 
 def learn_masks(
@@ -230,27 +218,15 @@ def learn_masks(
         raise MaskError(f"n_seeds must be at least 1, got {n_seeds}")
     seed = seed_of(rng)
     jobs = [(task, index) for task in several for index in range(n_seeds)]
-    seeds = [seed_of(numbered(seed, f"mask of {task.name}", index)) for task, index in jobs]
-    if executor is None:
-        work = zip(jobs, seeds, strict=True)
-        masks = [
-            learner(model, task, wiring=wiring, rng=own) for (task, _), own in track(work, "masks", total=len(jobs))
-        ]
-    else:
-        futures = [
-            executor.submit(_learned, learner, model, task, wiring, own)
-            for (task, _), own in zip(jobs, seeds, strict=True)
-        ]
-        masks = [future.result() for future in track(futures, "masks")]
+    seeded = [(task, seed_of(numbered(seed, f"mask of {task.name}", index))) for task, index in jobs]
+    work = functools.partial(_learned, learner, model, wiring)
+    masks = map_in_order(work, seeded, executor=executor, description="masks")
     return MaskSet({task.name: masks[index * n_seeds : (index + 1) * n_seeds] for index, task in enumerate(several)})
 
 
-def _learned(learner: Callable[..., Mask], model: nn.Module, task: Task, wiring: Wiring | None, seed: int) -> Mask:
+def _learned(learner: Callable[..., Mask], model: nn.Module, wiring: Wiring | None, seeded: tuple[Task, int]) -> Mask:
+    task, seed = seeded
     return learner(model, task, wiring=wiring, rng=seed)
-
-
-def _endless(task: Task) -> Iterator[Any]:
-    return itertools.chain.from_iterable(task.batches("train") for _ in itertools.count())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from modscope.calling import Inputs, arguments, device_of, explained, moved, split_batch
 from modscope.errors import MaskError, ModscopeError, TaskError
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
-from modscope.masks.layout import Layout
+from modscope.masks.layout import Layout, LogitPerWeight
 from modscope.masks.reads import Moments, SampledOutputs, WeightReads
 from modscope.masks.sampling import Estimator
 from modscope.tasks.task import Task, checked_loss
@@ -33,7 +33,9 @@ class Objective:
         n_samples: Mask samples per step; the batch is cut into as many chunks.
         generator: Where samples come from.
         axes: Where examples lie in the outputs (see `batch_axes`).
-        read_once: Masked weights that one example reads once, in a linear layer.
+        read_once: Masked weights that one example reads once, in a linear layer; empty unless there is a logit for
+            each weight.
+        tracked: Weights that collect gradients although they are frozen (the official program's do).
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Objective:
     generator: torch.Generator
     axes: list[int | None]
     read_once: frozenset[str]
+    tracked: list[Tensor]
 
     def loss(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Tensor, int]:
         """Loss under hard (or the estimator's) samples of all masked weights, and the number of examples."""
@@ -67,6 +70,14 @@ class Objective:
         """Outputs of the whole batch under sampled masks, its targets, and the number of examples."""
         copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
         return self._run(copies, batch, nullcontext())
+
+    def thresholded_outputs(self, logits: list[Tensor], batch: Any) -> tuple[Any, Any]:
+        """Outputs of the whole batch under the mask of logits above 0, and its targets."""
+        spread = self.layout.spread(logits)
+        kept = {name: weight * (spread[name] > 0).to(weight.dtype) for name, weight in self.weights.items()}
+        inputs, targets = split_batch(self.model, batch)
+        outputs = _called(self.model, {**self.others, **kept}, inputs, self.task)
+        return outputs, moved(targets, device_of(self.model))
 
     def _run(
         self, copies: list[dict[str, Tensor]], batch: Any, mode: AbstractContextManager[Any]
@@ -91,6 +102,8 @@ def prepared(
     masked: Mapping[str, nn.Parameter],
     n_samples: int,
     generator: torch.Generator,
+    *,
+    track_weights: bool = False,
 ) -> Objective:
     """The objective, after a trial run of the model on the first batch.
 
@@ -100,6 +113,7 @@ def prepared(
     """
     weights = {name: parameter.detach() for name, parameter in masked.items()}
     others = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
+    tracked = [weight.requires_grad_() for weight in (*weights.values(), *others.values())] if track_weights else []
     inputs, targets = split_batch(model, next(task.batches("train")))
     count = n_examples(inputs, task.batch_dim)
     if count < n_samples:
@@ -112,7 +126,9 @@ def prepared(
         outputs = _called(model, {**others, **weights}, inputs, task)
     axes = _axes_of(model, {**others, **weights}, inputs, outputs, count, task) if n_samples > 1 else []
     _check_loss(model, weights, others, inputs, moved(targets, device_of(model)), task)
-    return Objective(model, task, layout, weights, others, n_samples, generator, axes, reads.once_per_example)
+    # one sample per output stands for independent samples of its weights: not where weights share a logit
+    read_once = reads.once_per_example if isinstance(layout, LogitPerWeight) else frozenset()
+    return Objective(model, task, layout, weights, others, n_samples, generator, axes, read_once, tracked)
 
 
 def _axes_of(
@@ -131,8 +147,8 @@ def _check_loss(
     targets: Any,
     task: Task,
 ) -> None:
-    tracked = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    loss = checked_loss(task, _called(model, {**others, **tracked}, inputs, task), targets)
+    differentiable = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    loss = checked_loss(task, _called(model, {**others, **differentiable}, inputs, task), targets)
     if not loss.requires_grad:
         raise TaskError(
             f"the loss of task '{task.name}' does not depend on the masked weights through operations that can be "

@@ -43,11 +43,12 @@ class WeightReads(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") != "__get__":  # a shape or a dtype is no read
-            weight = _weight_of_vectors(func, args, kwargs, self.n_examples)
+            of_vectors = _read_by_vectors(func, args, kwargs, self.n_examples)
             for tensor in _tensors((args, kwargs)):
                 name = self.name_of.get(id(tensor))
                 if name is not None:
-                    (self.n_linear if tensor is weight else self.n_other)[name] += 1
+                    is_linear = any(tensor is read for read in of_vectors)
+                    (self.n_linear if is_linear else self.n_other)[name] += 1
         return func(*args, **kwargs)
 
     @property
@@ -70,12 +71,8 @@ class SampledOutputs(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.linear:
             inputs, weight, bias = _linear_arguments(*args, **kwargs)
-            found = self.moments.get(id(weight))
-            if found is not None:
-                noise = torch.empty(len(inputs), len(weight), device=inputs.device)
-                noise.normal_(generator=self.generator)
-                outputs = _sampled_linear(inputs, found.weight, found.logits, noise)
-                return outputs if bias is None else outputs + bias
+            if id(weight) in self.moments or id(bias) in self.moments:
+                return self._sampled(inputs, weight, bias)
         elif getattr(func, "__name__", "") != "__get__":
             for tensor in _tensors((args, kwargs)):
                 if id(tensor) in self.moments:
@@ -84,6 +81,25 @@ class SampledOutputs(TorchFunctionMode):
                         'sampled; use MaskLearner(estimator="rao_blackwell")'
                     )
         return func(*args, **kwargs)
+
+    def _sampled(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        found = self.moments.get(id(weight))
+        if found is None:
+            outputs = F.linear(inputs, weight)
+        else:
+            noise = self._noise(inputs, weight)
+            outputs = _sampled_linear(inputs, found.weight, found.logits, noise)
+        if bias is None:
+            return outputs
+        found = self.moments.get(id(bias))
+        if found is None:
+            return outputs + bias
+        probability = torch.sigmoid(found.logits)
+        deviation = (probability * (1 - probability)).sqrt()
+        return outputs + bias * (probability + deviation * self._noise(inputs, weight)).to(inputs.dtype)
+
+    def _noise(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        return torch.empty(len(inputs), len(weight), device=inputs.device).normal_(generator=self.generator)
 
 
 class _SampledLinear(torch.autograd.Function):
@@ -114,12 +130,14 @@ class _SampledLinear(torch.autograd.Function):
 _sampled_linear: Callable[..., Tensor] = _SampledLinear.apply
 
 
-def _weight_of_vectors(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], n_examples: int) -> Tensor | None:
-    """The weight, if this is a linear layer on one vector per example."""
+def _read_by_vectors(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], n_examples: int
+) -> tuple[Tensor | None, ...]:
+    """Weight and bias, if this is a linear layer on one vector per example; else nothing."""
     if func is not F.linear:
-        return None
-    inputs, weight, _ = _linear_arguments(*args, **kwargs)
-    return weight if inputs.ndim == 2 and len(inputs) == n_examples else None
+        return ()
+    inputs, weight, bias = _linear_arguments(*args, **kwargs)
+    return (weight, bias) if inputs.ndim == 2 and len(inputs) == n_examples else ()
 
 
 def _linear_arguments(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -28,7 +28,8 @@ def rao_blackwell(
     """Hard samples; the gradient factor is the straight-through factor's mean given the sample.
 
     The paper's gradient in expectation, with a half to a fifth of its variance: nothing but the sample is random.
-    Probabilities are held in 16 bits.
+    Probabilities are held in 16 bits. The copies share one random number per weight, shifted by equal steps: each copy
+    is an independent sample over weights, and together they are more even than independent copies would be.
     """
     del progress
     return _rao_blackwell_copies(logits, weight, n_copies, generator)
@@ -96,9 +97,14 @@ def mean_factor(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return _kept_integral(double) + _kept_integral(-double)
 
 
-def kept_samples(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Independent booleans, true with probability sigmoid(logit), by one 16-bit number each."""
-    return _random_shorts(logits.numel(), logits.device, generator).view(logits.shape) < _thresholds(logits)
+def kept_samples(logits: Tensor, n_copies: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Booleans that are true with probability sigmoid(logit), independent within each copy."""
+    thresholds = _thresholds(logits)
+    uniform = _random_shorts(logits.numel(), logits.device, generator).view(logits.shape)
+    shift = 65536 // n_copies
+    for _ in range(n_copies):
+        yield uniform < thresholds
+        uniform = uniform + (shift if shift < 32768 else shift - 65536)  # 16-bit numbers wrap around
 
 
 class _RaoBlackwell(torch.autograd.Function):
@@ -106,11 +112,9 @@ class _RaoBlackwell(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, weight: Tensor, n_copies: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        thresholds = _thresholds(logits)
-        copies = []
-        for _ in range(n_copies):
-            kept = _random_shorts(logits.numel(), logits.device, generator).view(logits.shape) < thresholds
-            copies.append(kept.view(torch.int8).to(weight.dtype).mul_(weight))
+        copies = [
+            kept.view(torch.int8).to(weight.dtype).mul_(weight) for kept in kept_samples(logits, n_copies, generator)
+        ]
         ctx.save_for_backward(logits, weight, *copies)
         return tuple(copies)
 
@@ -132,22 +136,28 @@ class _StraightThrough(torch.autograd.Function):
         ctx: Any, logits: Tensor, weight: Tensor, n_copies: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         copies, factors = [], []
+        ctx.tracks_weight = ctx.needs_input_grad[1]
         odds_against = torch.exp(-logits)
         for _ in range(n_copies):
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             relaxed = uniform / (uniform + (1 - uniform) * odds_against)
             copies.append((relaxed > 0.5).to(weight.dtype) * weight)
             factors.append(relaxed * (1 - relaxed))
-        ctx.save_for_backward(weight, *factors)
+        ctx.save_for_backward(weight, *factors, *(copies if ctx.tracks_weight else ()))
         return tuple(copies)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *factors = ctx.saved_tensors
+        weight, *saved = ctx.saved_tensors
+        factors, copies = saved[: len(gradients)], saved[len(gradients) :]
         total = torch.zeros_like(factors[0])
         for gradient, factor in zip(gradients, factors, strict=True):
             total.addcmul_(gradient.to(total.dtype), factor)
-        return total * weight, None, None, None
+        for_weight = None
+        if ctx.tracks_weight:
+            kept = [gradient * (copy != 0) for gradient, copy in zip(gradients, copies, strict=True)]
+            for_weight = torch.stack(kept).sum(dim=0)
+        return total * weight, for_weight, None, None
 
 
 _rao_blackwell_copies: Callable[..., tuple[Tensor, ...]] = _RaoBlackwell.apply
