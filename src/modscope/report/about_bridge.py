@@ -85,20 +85,33 @@ def _bridge(analysis: Analysis) -> Bridge | str:
 
 FIGURES = (
     FigureKind(
-        "alignment", "bridge", "Do tasks use the modules that clustering finds?", 7, alignment,
-        "Green: the task's mask keeps more of this module's weights than of the others'; purple: fewer. A dot marks a "
-        "corrected p of at most 0.05. Hold layer, degree and weight size fixed to see what trivial causes cannot explain.",
-        "log [ p ∕ (1 − p) ] − log [ q ∕ (1 − q) ]",
-        "p: share of the module's weights that the mask keeps, q: share of all others.",
-        "ms.alignment(mask_set, wiring, partition)",
+        id="alignment",
+        section="bridge",
+        title="Do tasks use the modules that clustering finds?",
+        span=7,
+        says=alignment,
+        how=(
+            "Green: the task's mask keeps more of this module's weights than of the others'; purple: fewer. A "
+            "dot marks a corrected p of at most 0.05. Hold layer, degree and weight size fixed to see what "
+            "trivial causes cannot explain."
+        ),
+        formula="log [ p ∕ (1 − p) ] − log [ q ∕ (1 − q) ]",
+        source="p: share of the module's weights that the mask keeps, q: share of all others.",
+        code="ms.alignment(mask_set, wiring, partition)",
     ),
     FigureKind(
-        "agreement", "bridge", "What remains after trivial causes", 5, agreement,
-        "Blue is the agreement of masks and modules, the grey band is what shuffled modules give. Only what lies outside "
-        "the band under the strictest control is evidence.",
-        "effect = observed − mean under shuffled modules",
-        "Labels are shuffled within groups of units that are equal in what is held fixed.",
-        "ms.alignment(mask_set, wiring, partition)",
+        id="agreement",
+        section="bridge",
+        title="What remains after trivial causes",
+        span=5,
+        says=agreement,
+        how=(
+            "Blue is the agreement of masks and modules, the grey band is what shuffled modules give. Only "
+            "what lies outside the band under the strictest control is evidence."
+        ),
+        formula="effect = observed − mean under shuffled modules",
+        source="Labels are shuffled within groups of units that are equal in what is held fixed.",
+        code="ms.alignment(mask_set, wiring, partition)",
         is_side_by_side=True,
     ),
-)  # fmt: skip
+)

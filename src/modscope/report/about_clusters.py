@@ -105,34 +105,64 @@ def matrix(analysis: Analysis) -> Said:
 
 FIGURES = (
     FigureKind(
-        "network", "network", "Units, coloured by the module that clustering puts them in", 12, network,
-        "Depth runs from left to right. Dots are units, grouped by module; a line is a strong weight, coloured where both "
-        "ends share a module, grey where they do not. Letters are names within one network: A here is not A there.",
-        "graph: A(i, j) = |w(i, j)|",
-        "Units of neighbouring layers are joined by the size of the weight between them. Filan et al. 2021.",
-        "ms.Spectral(4)(ms.weight_graph(ms.read_wiring(model, x)))",
+        id="network",
+        section="network",
+        title="Units, coloured by the module that clustering puts them in",
+        span=12,
+        says=network,
+        how=(
+            "Depth runs from left to right. Dots are units, grouped by module; a line is a strong weight, "
+            "coloured where both ends share a module, grey where they do not. Letters are names within one "
+            "network: A here is not A there."
+        ),
+        formula="graph: A(i, j) = |w(i, j)|",
+        source=("Units of neighbouring layers are joined by the size of the weight between them. Filan et al. 2021."),
+        code="ms.Spectral(4)(ms.weight_graph(ms.read_wiring(model, x)))",
     ),
     FigureKind(
-        "ncut", "structure", "Observed n-cut against the nulls", 12, ncut,
-        "Grey is the n-cut of networks with shuffled weights, the blue line is this network. Left of all the grey means: "
-        "more clustered than chance. The stricter null keeps the scale of each unit, so that uneven units alone cannot pass.",
-        "n-cut = Σ over modules of cut ∕ volume;   p = (#{null ≤ observed} + 1) ∕ (n + 1)",
-        "cut: weight leaving the module; volume: all weight of its units. Shi & Malik 2000; Filan et al. 2021; Phipson & Smyth 2010.",
-        "ms.clusterability(wiring, ms.Spectral(4), n_samples=100)",
+        id="ncut",
+        section="structure",
+        title="Observed n-cut against the nulls",
+        span=12,
+        says=ncut,
+        how=(
+            "Grey is the n-cut of networks with shuffled weights, the blue line is this network. Left of all "
+            "the grey means: more clustered than chance. The stricter null keeps the scale of each unit, so "
+            "that uneven units alone cannot pass."
+        ),
+        formula="n-cut = Σ over modules of cut ∕ volume;   p = (#{null ≤ observed} + 1) ∕ (n + 1)",
+        source=(
+            "cut: weight leaving the module; volume: all weight of its units. Shi & Malik 2000; Filan et al. "
+            "2021; Phipson & Smyth 2010."
+        ),
+        code="ms.clusterability(wiring, ms.Spectral(4), n_samples=100)",
         is_side_by_side=True,
     ),
     FigureKind(
-        "matrix", "structure", "The strongest weights, before and after ordering", 7, matrix,
-        "Each mark is a strong weight between two units. Good modules gather the marks inside the coloured squares.",
-        "A(i, j) = |w(i, j)|",
-        "Left: units in the order of the layers. Right: the same units, module by module.",
-        "ms.weight_graph(wiring).adjacency()",
+        id="matrix",
+        section="structure",
+        title="The strongest weights, before and after ordering",
+        span=7,
+        says=matrix,
+        how=(
+            "Each mark is a strong weight between two units. Good modules gather the marks inside the coloured squares."
+        ),
+        formula="A(i, j) = |w(i, j)|",
+        source="Left: units in the order of the layers. Right: the same units, module by module.",
+        code="ms.weight_graph(wiring).adjacency()",
     ),
     FigureKind(
-        "composition", "structure", "Layers inside each module", 5, composition,
-        "Darker is deeper. A mix of shades is a module that runs through the network; one shade is a module that is really a layer.",
-        "top = max over layers of |module ∩ layer| ∕ |module|",
-        "Flagged above 80%.",
-        "partition.sub_clusters(graph.group_of)",
+        id="composition",
+        section="structure",
+        title="Layers inside each module",
+        span=5,
+        says=composition,
+        how=(
+            "Darker is deeper. A mix of shades is a module that runs through the network; one shade is a "
+            "module that is really a layer."
+        ),
+        formula="top = max over layers of |module ∩ layer| ∕ |module|",
+        source="Flagged above 80%.",
+        code="partition.sub_clusters(graph.group_of)",
     ),
-)  # fmt: skip
+)

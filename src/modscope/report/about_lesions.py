@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from modscope.report.content import Analysis, Lesion, Lesions
 from modscope.report.figure import FigureKind, Said, Table, layer_label, task_label
 from modscope.report.words import count, counted, letter, p_clause, p_text, points
@@ -19,7 +17,10 @@ def lesions(analysis: Analysis) -> Said:
         return Said(missing=found)
     tested = [row for row in found.rows if row.p_adjusted is not None]
     hits = [row for row in tested if _is_significant(row)]
-    finding = f"{len(hits)} of {counted(len(tested), 'test')} find a larger loss than random units cause (corrected p at most {ALPHA})."
+    finding = (
+        f"{len(hits)} of {counted(len(tested), 'test')} find a larger loss than random units cause "
+        f"(corrected p at most {ALPHA})."
+    )
     worst = max(found.rows, key=lambda row: row.drop)
     random = f", random units {points(worst.null_mean)}" if worst.null_mean is not None else ""
     finding += (
@@ -97,24 +98,40 @@ def _lesions(analysis: Analysis) -> Lesions | str:
     return analysis.lesions.why if analysis.lesions is not None else NOT_MEASURED
 
 
-FIGURES: Sequence[FigureKind] = (
+FIGURES = (
     FigureKind(
-        "lesions", "importance", "Accuracy lost when part of a module is silenced", 12, lesions,
-        "Each row silences the units of one module in one layer. The number is accuracy lost, in points; stronger colour is "
-        "more. Beside it, the grey band is what 95% of random sets of the same size in the same layer cost; a filled circle "
-        "marks a corrected p of at most 0.05.",
-        "drop = accuracy − accuracy without the part",
-        "Random sets have the same number of units in the same layer; Benjamini–Hochberg over all tests. Hod et al. 2021.",
-        "ms.importance(model, wiring, partition, tasks)",
+        id="lesions",
+        section="importance",
+        title="Accuracy lost when part of a module is silenced",
+        span=12,
+        says=lesions,
+        how=(
+            "Each row silences the units of one module in one layer. The number is accuracy lost, in points; "
+            "stronger colour is more. Beside it, the grey band is what 95% of random sets of the same size in "
+            "the same layer cost; a filled circle marks a corrected p of at most 0.05."
+        ),
+        formula="drop = accuracy − accuracy without the part",
+        source=(
+            "Random sets have the same number of units in the same layer; Benjamini–Hochberg over all tests. "
+            "Hod et al. 2021."
+        ),
+        code="ms.importance(model, wiring, partition, tasks)",
     ),
     FigureKind(
-        "dissociation", "importance", "One task lost, the other kept", 12, dissociation,
-        "Each mark is a module's part in one layer; those that cost more than random units (corrected p at most 0.05) "
-        "carry their letter. Grey is the mean of random units. Near an axis: one task needs the part, the other does not. "
-        "Letters along both axes are a double dissociation, which a hard task alone cannot cause.",
-        "x = points lost on the first task, y = on the second",
-        "The same lesions as in the figure above. Hod et al. 2021.",
-        "ms.importance(model, wiring, partition, tasks)",
+        id="dissociation",
+        section="importance",
+        title="One task lost, the other kept",
+        span=12,
+        says=dissociation,
+        how=(
+            "Each mark is a module's part in one layer; those that cost more than random units (corrected p "
+            "at most 0.05) carry their letter. Grey is the mean of random units. Near an axis: one task needs "
+            "the part, the other does not. Letters along both axes are a double dissociation, which a hard "
+            "task alone cannot cause."
+        ),
+        formula="x = points lost on the first task, y = on the second",
+        source="The same lesions as in the figure above. Hod et al. 2021.",
+        code="ms.importance(model, wiring, partition, tasks)",
         is_side_by_side=True,
     ),
-)  # fmt: skip
+)

@@ -134,36 +134,65 @@ def _masks(analysis: Analysis) -> Masks | str:
 
 FIGURES = (
     FigureKind(
-        "share", "function", "Which weights two tasks share", 6, share,
-        "Each bar is every weight that either mask keeps. Where the grey part is shorter than the bracket below it, the "
-        "two tasks share fewer weights than random masks of the same size would.",
-        "shared = |A ∩ B| ∕ |A ∪ B|",
-        "A and B are the weights that each mask keeps in one layer. Csordás et al. 2021.",
-        "ms.overlap(mask_set)",
+        id="share",
+        section="function",
+        title="Which weights two tasks share",
+        span=6,
+        says=share,
+        how=(
+            "Each bar is every weight that either mask keeps. Where the grey part is shorter than the bracket "
+            "below it, the two tasks share fewer weights than random masks of the same size would."
+        ),
+        formula="shared = |A ∩ B| ∕ |A ∪ B|",
+        source="A and B are the weights that each mask keeps in one layer. Csordás et al. 2021.",
+        code="ms.overlap(mask_set)",
     ),
     FigureKind(
-        "density", "function", "How much of each layer a task needs", 6, density,
-        "A longer bar means that the task needs more of the weights in this layer; everything outside can be set to zero.",
-        "density = |A| ∕ n",
-        "n is the number of weights in the layer. Masks are learned while the weights stay frozen. Csordás et al. 2021.",
-        "ms.learn_masks(model, tasks, ms.MaskLearner())",
+        id="density",
+        section="function",
+        title="How much of each layer a task needs",
+        span=6,
+        says=density,
+        how=(
+            "A longer bar means that the task needs more of the weights in this layer; everything outside can "
+            "be set to zero."
+        ),
+        formula="density = |A| ∕ n",
+        source=(
+            "n is the number of weights in the layer. Masks are learned while the weights stay frozen. "
+            "Csordás et al. 2021."
+        ),
+        code="ms.learn_masks(model, tasks, ms.MaskLearner())",
     ),
     FigureKind(
-        "overlap", "function", "Shared weights against chance", 12, overlap,
-        "Blue is what two tasks share, the grey band is what 95% of random masks of the same size share. Left of the band: "
-        "the tasks keep apart. A diamond, where measured, is two masks of one task: as equal as masks can be.",
-        "IoU = |A ∩ B| ∕ |A ∪ B|",
-        "Random masks keep the same number of weights, of similar size, in each layer.",
-        "ms.overlap(mask_set)",
+        id="overlap",
+        section="function",
+        title="Shared weights against chance",
+        span=12,
+        says=overlap,
+        how=(
+            "Blue is what two tasks share, the grey band is what 95% of random masks of the same size share. "
+            "Left of the band: the tasks keep apart. A diamond, where measured, is two masks of one task: as "
+            "equal as masks can be."
+        ),
+        formula="IoU = |A ∩ B| ∕ |A ∪ B|",
+        source="Random masks keep the same number of weights, of similar size, in each layer.",
+        code="ms.overlap(mask_set)",
         is_side_by_side=True,
     ),
     FigureKind(
-        "performance", "function", "What each mask can do, and what is lost without it", 12, performance,
-        "A row is one set of weights, a column one task, a number accuracy in percent. If tasks are separate, a mask alone "
-        "keeps its own task and loses the other, and removing it does the reverse.",
-        "w′ = w · m   or   w′ = w · (1 − m)",
-        "“Keep” uses only the weights in the mask, “remove” only those outside. Csordás et al. 2021.",
-        "ms.specialization(model, mask_set, tasks)",
+        id="performance",
+        section="function",
+        title="What each mask can do, and what is lost without it",
+        span=12,
+        says=performance,
+        how=(
+            "A row is one set of weights, a column one task, a number accuracy in percent. If tasks are "
+            "separate, a mask alone keeps its own task and loses the other, and removing it does the reverse."
+        ),
+        formula="w′ = w · m   or   w′ = w · (1 − m)",
+        source="“Keep” uses only the weights in the mask, “remove” only those outside. Csordás et al. 2021.",
+        code="ms.specialization(model, mask_set, tasks)",
         is_side_by_side=True,
     ),
-)  # fmt: skip
+)
