@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,8 +31,10 @@ def fit(
     weight_decay: float = 0.0,
     batch_size: int = 128,
     pruning: MagnitudePruning | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    before_step: Callable[[nn.Module], None] | None = None,
 ) -> Float[np.ndarray, " steps"]:
-    """The loss at every step of training the model on the task's training data, in place.
+    """The task's loss at every step of training the model on the task's training data, in place.
 
     AdamW with decoupled weight decay on every parameter that asks for gradients; batches are drawn with replacement
     from all training examples, which are held in memory. The same `rng` gives the same weights, bit for bit, on one
@@ -47,6 +49,8 @@ def fit(
         weight_decay: A step shrinks every parameter by the factor 1 - learning_rate * weight_decay.
         batch_size: Examples in a batch.
         pruning: Removes weights on the way; they are exactly 0 from then on.
+        penalty: Added to the loss: `penalty(model)` -> scalar, such as a `ClusterabilityPenalty`.
+        before_step: Changes the model in place before every batch, such as `normalise_units`.
 
     Raises:
         TaskError: If the task has no training data, the loss fails, or becomes infinite or NaN.
@@ -63,10 +67,12 @@ def fit(
     kept: dict[str, Tensor] = {}
     with _own_randomness(seed_of(rng), device_of(model)) as draws, _training_mode(model):
         for step in track(range(n_steps), f"training on {task.name}"):
+            if before_step is not None:
+                before_step(model)
             inputs, targets = split_batch(model, _drawn(data, batch_size, draws))
             loss = checked_loss(task, call(model, inputs), targets)
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss if penalty is None else loss + penalty(model))
             optimizer.step()
             losses[step] = loss.detach()
             if pruning is not None:
