@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,18 +198,48 @@ def test_the_pins_hold_every_dependency_once():
     assert len(names) == len(set(names))
     assert ("torch", "==", "2.13.0") in pins
     assert not any(name.startswith("nvidia") for name in names)
-    wanted = re.findall(r'"([A-Za-z][\w.-]*)(?:\[[\w,]+\])?(?:[><=!~][^"]*)?"', dependencies())
-    assert {name.lower() for name in wanted} <= set(names)
+    assert {name.lower() for name in [*core(), *extras()]} <= set(names)
 
 
-def dependencies() -> str:
-    """The dependency tables of pyproject.toml, as text."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = [
-        *project["dependencies"],
-        *(entry for extra in project["optional-dependencies"].values() for entry in extra),
-    ]
-    return " ".join(f'"{entry}"' for entry in listed)
+IMPORT_NAME_OF = {"pyyaml": "yaml", "scikit-learn": "sklearn", "scikit-network": "sknetwork", "pillow": "PIL"}
+ONLY_FOR_DEVELOPERS = ("dev", "docs")
+
+
+def test_every_dependency_is_imported_and_explained():
+    explained, _, waiting = (ROOT / "docs" / "dependencies.md").read_text().partition("## Not used yet")
+    imported = {module for path in SOURCES for module in imports(path)}
+    for name in [*core(), *extras()]:
+        is_imported = IMPORT_NAME_OF.get(name, name) in imported
+        assert is_imported != (f"`{name}`" in waiting.partition("## Pins")[0]), f"{name} is imported: {is_imported}"
+        assert re.search(rf"^\| .*\b{name}\b", explained, re.MULTILINE), f"docs/dependencies.md does not explain {name}"
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a file imports, wherever in the file."""
+    nodes = list(ast.walk(tree(path)))
+    absolute = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {module.partition(".")[0] for module in [*absolute, *plain]}
+
+
+def core() -> list[str]:
+    """Names of the packages that modscope always needs."""
+    return [package_of(entry) for entry in project()["dependencies"]]
+
+
+def extras() -> list[str]:
+    """Names of the packages that a user's extras bring."""
+    wanted = project()["optional-dependencies"]
+    return [package_of(entry) for extra in wanted if extra not in ONLY_FOR_DEVELOPERS for entry in wanted[extra]]
+
+
+def package_of(requirement: str) -> str:
+    return re.split(r"[\[><=!~; ]", requirement)[0]
+
+
+@cache
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_a_wheel_holds_the_package_and_nothing_else(tmp_path):
