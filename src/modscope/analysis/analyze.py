@@ -1,0 +1,209 @@
+"""How is a whole network analysed in one call?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from modscope.alignment import Alignment, alignment
+from modscope.analysis.answer_content import (
+    bridge_content,
+    lesions_content,
+    masks_content,
+    structure_content,
+    verdict_content,
+)
+from modscope.analysis.network_content import (
+    edges_content,
+    layers_content,
+    model_content,
+    modules_content,
+    task_content,
+    units_content,
+)
+from modscope.analysis.run import Results, Run
+from modscope.analysis.verdicts import (
+    NO_TASKS,
+    Verdict,
+    bridge_verdict,
+    function_verdict,
+    importance_verdict,
+    structure_verdict,
+)
+from modscope.calling import Inputs, check_model
+from modscope.errors import LesionError, MaskError, PartitionError
+from modscope.graph.weights import weight_graph
+from modscope.lesions.importance import Importance, importance
+from modscope.masks.learner import learn_masks
+from modscope.masks.mask import Mask, MaskSet
+from modscope.masks.specialization import Specialization, specialization
+from modscope.nulls import NullModel
+from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability, clusterability
+from modscope.partition.dust import Partitioner
+from modscope.partition.spectral import Spectral
+from modscope.randomness import Rng, seed_of
+from modscope.tasks.task import Task, as_tasks, evaluate
+from modscope.wiring.trace import read_wiring
+from modscope.wiring.wiring import Wiring
+
+N_NULL_SAMPLES = 100
+
+
+def analyze(
+    model: nn.Module,
+    example_inputs: Inputs,
+    tasks: Task | Sequence[Task] = (),
+    *,
+    partitioner: Partitioner | None = None,
+    learner: Callable[..., Mask] | None = None,
+    n_seeds: int = 2,
+    nulls: str | NullModel | Sequence[str | NullModel] = (WEAKER, STRICTER),
+    n_samples: int | None = None,
+    rng: Rng = 0,
+    executor: Executor | None = None,
+    name: str | None = None,
+) -> Run:
+    """Everything in one call: function, structure, importance and the bridge, with a verdict on each.
+
+    Args:
+        model: Any module; it is left exactly as it was.
+        example_inputs: A tensor, a tuple (positional) or a dict (keywords) that the model takes.
+        tasks: One task or several. Without tasks only structure is tested.
+        partitioner: Finds the clusters; `Spectral()` if not given.
+        learner: Learns the masks; `MaskLearner()` if not given.
+        n_seeds: Masks per task; two show how far two runs of one task agree, which p_specialize needs.
+        nulls: Null models of structure; the verdict needs the two defaults.
+        n_samples: Null samples of the tests of structure (100 if not given) and random draws of all other tests (the
+            fewest that let one finding survive the correction if not given).
+        rng: Seed, or a generator that one seed is drawn from.
+        executor: Where masks are learned and samples drawn; None = this process. Results do not depend on it.
+        name: What the network is called; its class if not given.
+
+    Raises:
+        WiringError: If the model cannot be read, or does not take the example inputs.
+        TaskError: If a task has no data, or does not fit the model.
+        PartitionError: If there cannot be as many clusters as asked for.
+    """
+    model, tasks, seed = check_model(model), as_tasks(tasks), seed_of(rng)
+    name = type(model).__name__ if name is None else name
+    watch = _Stopwatch()
+    with watch("wiring"):
+        evaluations = [evaluate(model, task) for task in tasks]
+        wiring = read_wiring(model, example_inputs)
+        graph = weight_graph(wiring)
+    with watch("structure"):
+        structure = clusterability(
+            graph,
+            Spectral() if partitioner is None else partitioner,
+            nulls=nulls,
+            n_samples=N_NULL_SAMPLES if n_samples is None else n_samples,
+            rng=seed,
+            executor=executor,
+        )
+    with watch("masks"):
+        masks, special = _function(model, wiring, tasks, learner, n_seeds, seed, executor)
+    with watch("importance"):
+        lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
+    with watch("bridge"):
+        bridge, why_no_bridge = _bridge(masks, wiring, structure, n_samples, seed)
+
+    verdicts = (
+        function_verdict(special),
+        structure_verdict(structure),
+        importance_verdict(lesions, why_no_lesions),
+        bridge_verdict(bridge, why_no_bridge),
+    )
+    results = Results(wiring, graph, structure, special, lesions, bridge)
+    content = {
+        "run": {"id": name, "title": name, "seed": seed},
+        "model": model_content(model, type(model).__name__, wiring, graph),
+        "tasks": task_content(tasks, evaluations),
+        **_content(results, masks, verdicts),
+    }
+    return Run(name, verdicts, content, structure.partition, masks, results, watch.seconds)
+
+
+def _function(
+    model: nn.Module,
+    wiring: Wiring,
+    tasks: Sequence[Task],
+    learner: Callable[..., Mask] | None,
+    n_seeds: int,
+    seed: int,
+    executor: Executor | None,
+) -> tuple[MaskSet | None, Specialization | None]:
+    """The masks, and what they say; None without tasks."""
+    if not tasks:
+        return None, None
+    masks = learn_masks(model, tasks, learner, n_seeds=n_seeds, wiring=wiring, rng=seed, executor=executor)
+    return masks, specialization(model, masks, tasks, rng=seed)
+
+
+def _importance(
+    model: nn.Module,
+    wiring: Wiring,
+    structure: Clusterability,
+    tasks: Sequence[Task],
+    n_samples: int | None,
+    seed: int,
+    executor: Executor | None,
+) -> tuple[Importance | None, str]:
+    """Importance; or None, with the reason."""
+    if not tasks:
+        return None, NO_TASKS
+    try:
+        partition = structure.partition
+        return importance(model, wiring, partition, tasks, n_samples=n_samples, rng=seed, executor=executor), ""
+    except LesionError as error:
+        return None, str(error)
+
+
+def _bridge(
+    masks: MaskSet | None, wiring: Wiring, structure: Clusterability, n_samples: int | None, seed: int
+) -> tuple[Alignment | None, str]:
+    """The bridge; or None, with the reason."""
+    if masks is None:
+        return None, NO_TASKS
+    try:
+        return alignment(masks, wiring, structure.partition, n_samples=n_samples, rng=seed), ""
+    except (MaskError, PartitionError) as error:
+        return None, str(error)
+
+
+def _content(results: Results, masks: MaskSet | None, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The parts of the record that come from results."""
+    partition = results.clusterability.partition
+    not_measured = {verdict.key: {"why": f"{verdict.sentence} {verdict.reason}"} for verdict in verdicts}
+    return {
+        "layers": layers_content(results.wiring),
+        "modules": modules_content(results.wiring, partition),
+        "units": units_content(results.wiring, results.graph, partition),
+        "edges": edges_content(results.graph),
+        "verdict": [verdict_content(verdict) for verdict in verdicts],
+        "masks": not_measured["function"] if masks is None else masks_content(masks, results.specialization),
+        "tests": structure_content(results.clusterability),
+        "lesions": not_measured["importance"] if results.importance is None else lesions_content(results.importance),
+        "bridge": not_measured["bridge"] if results.alignment is None else bridge_content(results.alignment),
+        "warnings": [{"level": "warn", "section": "network", "text": text} for text in results.wiring.warnings]
+        + [{"level": "note", "section": "structure", "text": note} for note in partition.notes],
+    }
+
+
+class _Stopwatch:
+    """Seconds of every stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = time.perf_counter() - began
