@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -135,7 +134,8 @@ def _names(drafts: Sequence[_Draft], writers: Sequence[Writer]) -> list[str]:
     n_streams = sum(draft.kind == "stream" for draft in drafts)
     names = []
     for draft in drafts:
-        own = [_name_of(writers[index]) for index in draft.writers]
+        layers = [writers[index] for index in draft.writers if writers[index].kind != "input"]
+        own = [_name_of(writer) for writer in layers or [writers[index] for index in draft.writers]]
         shared = _common_prefix(own)
         if draft.kind == "stream":
             shared = "stream" if n_streams == 1 or not shared else f"{shared}.stream"
@@ -185,7 +185,8 @@ class _Units:
 
     def of(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         """The unit of each id; -1 for none."""
-        return self.unit_of[np.maximum(ids, NONE)]
+        units: Int[np.ndarray, "*shape"] = self.unit_of[np.maximum(ids, NONE)]
+        return units
 
     def connection(self, raw: RawConnection, parameters: Mapping[str, Tensor]) -> Connection | None:
         """The connection in units; None if it joins nothing."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from modscope.wiring.stored import stored
 from modscope.wiring.unions import Unions
 from modscope.wiring.values import NO_GAIN, NONE, Parameter, Value, compact, spread, thinned
 
@@ -71,6 +72,12 @@ class Carry:
         self._gains = [np.ones(1)]
         self._n_gains = 1
         self._written: dict[object, Tensor] = {}
+        self._used: dict[object, RawConnection] = {}
+
+    @property
+    def op_kind(self) -> str:
+        """The name of the operation that runs now, without its overload: add, max_pool2d."""
+        return self.op_name.split(".")[1].rstrip("_")
 
     def warn(self, text: str) -> None:
         """Keep a warning, once."""
@@ -98,8 +105,7 @@ class Carry:
         if value.ids is None or factor is None or factor.is_meta:
             return value
         factor = factor.detach().to("cpu", torch.float64).expand(value.shape)
-        old = value.gains if value.gains is not None else torch.zeros((), dtype=torch.int64).expand(value.shape)
-        thin_factor, thin_old = thinned(compact(factor), old)
+        thin_factor, thin_old = thinned(compact(factor), value.gain_numbers)
         new = self.gains[thin_old.numpy()] * thin_factor.numpy()
         return replace(value, gains=torch.from_numpy(self.new_gains(new)).expand(value.shape))
 
@@ -157,23 +163,35 @@ class Carry:
         (thin,) = thinned(ids)
         for axis in axes:
             if thin.shape[axis] > 1:
-                (units,) = (torch.from_numpy(self.unions.find(thin.numpy())),)
+                units = torch.from_numpy(self.unions.find(thin.numpy()))
                 if bool((units != units.narrow(axis, 0, 1)).any()):
                     return True
         return False
 
+    def one_unit_along(self, value: Value, axes: Sequence[int], doing: str) -> Value:
+        """The value with all units along some axes taken as one, with a warning if they were several."""
+        if value.ids is None or not self.changes(value.ids, axes):
+            return value
+        self.warn(f"{doing}; all units along the axis are taken as one")
+        kept = [axis for axis in range(len(value.shape)) if axis not in axes]
+        return value.with_ids(spread(self.along(value.ids, kept), kept, value.shape))
+
     def connect(self, weight: Parameter, sources: Tensor, targets: Tensor, gains: Tensor | None = None) -> None:
         """Store that a weight joins units; sources and targets broadcast to the weight as it is used."""
         gains = torch.zeros_like(sources) if gains is None else gains
-        self.connections.append(
-            RawConnection(
-                weight.name,
-                self.owner(weight.name),
-                stored(weight, sources, covers=False),
-                stored(weight, targets, covers=True),
-                stored(weight, gains, covers=False, missing=NO_GAIN),
-            )
+        connection = RawConnection(
+            weight.name,
+            self.owner(weight.name),
+            stored(weight, sources, covers=False),
+            stored(weight, targets, covers=True),
+            stored(weight, gains, covers=False, missing=NO_GAIN),
         )
+        key = (weight.name, connection.sources.shape, connection.targets.shape, connection.targets.tobytes())
+        earlier = self._used.setdefault(key, connection)
+        if earlier is not connection:  # what one weight reads in one column is one unit, whenever it reads it
+            met = (earlier.sources >= 0) & (connection.sources >= 0)
+            self.unions.union(earlier.sources[met], connection.sources[met])
+        self.connections.append(connection)
 
     def attach(self, parameter: Parameter, kind: Literal["bias", "scale"], units: Tensor) -> None:
         """Store which unit each entry of a bias or a gain belongs to; `units` broadcasts to it as it is used."""
@@ -186,9 +204,8 @@ class Carry:
         """The units of an element-wise operation on two values of one shape: entries that meet are one unit."""
         if left.ids is None or right.ids is None:
             return left if right.ids is None else right
-        none = torch.zeros((), dtype=torch.int64).expand(left.shape)
-        gains = [none if value.gains is None else value.gains for value in (left, right)]
-        a, b, gain_a, gain_b = (t.numpy() for t in thinned(left.ids, right.ids, *gains))
+        carried = (left.ids, right.ids, left.gain_numbers, right.gain_numbers)
+        a, b, gain_a, gain_b = (tensor.numpy() for tensor in thinned(*carried))
         ids = np.where((a >= 0) | ((a < NONE) & (is_sum | (b < 0))), a, b)
         ids = np.where((b < NONE) & (a >= 0) & is_sum, b, ids)
         gain = np.where(ids == a, np.where((a == b) & (gain_a != gain_b), NO_GAIN, gain_a), gain_b)
@@ -206,6 +223,9 @@ class Carry:
         is_sum: bool,
     ) -> tuple[Int[np.ndarray, " entries"], Int[np.ndarray, " entries"]]:
         """Ids and gains of entries where two different ids meet."""
+        if is_sum:
+            self._settle(a, b)
+            self._settle(b, a)
         unit_a, unit_b = self.unions.find(a), self.unions.find(b)
         n_pairs = len(np.unique(unit_a * self.unions.n_ids + unit_b))
         n_a, n_b = len(np.unique(unit_a)), len(np.unique(unit_b))
@@ -227,6 +247,14 @@ class Carry:
         self.unions.union(new, first_b)
         return new[entry.reshape(-1)], np.zeros(len(a), dtype=np.int64)
 
+    def _settle(self, inputs: Int[np.ndarray, " entries"], others: Int[np.ndarray, " entries"]) -> None:
+        """Entries of an input (not yet known to be units) that meet the same unit of several become one unit."""
+        units = self.unions.find(others)
+        if self.unions.depth(inputs).any() or len(np.unique(units)) < 2:
+            return
+        _, first, group = np.unique(units, return_index=True, return_inverse=True)
+        self.unions.union(inputs, inputs[first][group.reshape(-1)])
+
     def mixed(self, values: Sequence[Value]) -> Tensor | None:
         """One unit made of all units of some values; None if they have none."""
         ids = [np.unique(value.ids.numpy()) for value in values if value.ids is not None]
@@ -243,41 +271,3 @@ class Carry:
         if len(sources):
             zeros = np.zeros_like(sources)
             self.connections.append(RawConnection("", self.layer, sources, targets, zeros, "query_key"))
-
-
-def as_activation(carry: Carry, value: Value) -> Value:
-    """A parameter used as an activation (learned queries, a start state) writes units along its last axis."""
-    if value.parameter is None or value.ids is not None or not value.shape:
-        return value
-    last = len(value.shape) - 1
-    ids = carry.write(value.parameter, value.shape[-1:], carry.depth_after(), key="activation")
-    carry.connect(value.parameter, torch.full([1] * (last + 1), NONE), ids.reshape([1] * last + [-1]))
-    return Value(value.shape, spread(ids, [last], value.shape))
-
-
-def stored(parameter: Parameter, entries: Tensor, *, covers: bool, missing: int = NONE) -> Int[np.ndarray, "..."]:
-    """Entries of a parameter as it is used, on the parameter as it is stored; broadcasts to the stored shape.
-
-    Args:
-        parameter: The whole of a stored parameter, or a part of it that is sliced, transposed or reshaped.
-        entries: Broadcasts to the part.
-        covers: Write `missing` wherever the part does not reach.
-        missing: What entries outside the part get.
-    """
-    if parameter.positions is None:
-        return entries.numpy()
-    support = [axis for axis in range(entries.ndim) if entries.shape[axis] > 1]
-    positions, is_along = [], []
-    for size, whole in zip(parameter.stored_shape, parameter.positions, strict=True):
-        position = whole
-        for axis in range(whole.ndim):
-            if axis not in support:
-                position = position.narrow(axis, 0, 1)
-        reaches_all = len(torch.unique(thinned(whole)[0])) == size
-        is_along.append(bool((position != position.reshape(-1)[0]).any()) or (covers and not reaches_all))
-        positions.append(position.expand(entries.shape).numpy())
-    shape = [size if along else 1 for size, along in zip(parameter.stored_shape, is_along, strict=True)]
-    result = np.full(shape, missing, dtype=np.int64)
-    index = (p if along else np.zeros_like(p) for p, along in zip(positions, is_along, strict=True))
-    result[tuple(index)] = entries.numpy()
-    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-Operation: TypeAlias = Callable[..., Any]
+Operation: TypeAlias = torch._ops.OpOverload[..., Any]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Flattener:
 
 
 def _operands(args: Sequence[Any]) -> Sequence[Any]:
-    """What the graph inside is called with: torch.cond gives (other branch, operands), wrappers give them one by one."""
+    """What the graph inside is called with: torch.cond gives (other branch, operands), wrappers one by one."""
     if args and isinstance(args[0], torch.fx.GraphModule):
         return list(args[1])
     return args
@@ -180,11 +180,11 @@ def _named_tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
             yield (name if len(tensors) == 1 else f"{name}_{i}"), tensor
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its base class untyped
     """Writes down every operation that reaches a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.result = Program()
         self.model = model
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -214,7 +214,7 @@ class _Recorder(TorchDispatchMode):
     def slot(self, tensor: Tensor) -> Slot:
         """The slot of a tensor; one that no operation has made is a parameter or a constant."""
         if id(tensor) not in self.slots:
-            slot = self.slots[id(tensor)] = self.result.new_slot(tensor)
+            self.slots[id(tensor)] = self.result.new_slot(tensor)
             self.alive.append(tensor)
         return self.slots[id(tensor)]
 
@@ -233,5 +233,5 @@ class _Recorder(TorchDispatchMode):
         results = func(*args, **kwargs)
         result = tree_map(lambda leaf: self.slot(leaf) if isinstance(leaf, Tensor) else leaf, results)
         if isinstance(func, torch._ops.OpOverload):
-            self.result.steps.append(Step(func, *slots, result, self.running[-1]))
+            self.result.steps.append(Step(func, slots[0], slots[1], result, self.running[-1]))
         return results

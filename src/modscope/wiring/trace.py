@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,15 +18,14 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from modscope.calling import Inputs, arguments, check_model, evaluation_mode, explained
 from modscope.errors import WiringError
-from modscope.wiring import recurrent_rules, weight_rules
 from modscope.wiring.assemble import assembled
 from modscope.wiring.carry import Carry
 from modscope.wiring.program import Program, Slot, Step, exported_program, recorded_program
-from modscope.wiring.rules import rule_for
+from modscope.wiring.rules import keywords_for, rule_for
+from modscope.wiring.rules.elementwise import elementwise
 from modscope.wiring.values import Parameter, Value
 from modscope.wiring.wiring import Wiring
 
-RULE_FILES = (weight_rules, recurrent_rules)  # imported so that their rules are registered
 LARGEST_KNOWN = 2**20  # entries; larger constants are not computed
 
 
@@ -42,7 +43,7 @@ def read_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     """
     model = check_model(model)
     _refuse_quantised(model)
-    with untouched(model), evaluation_mode(model), _traceable(model):
+    with untouched(model), evaluation_mode(model), _traceable(model), _quiet():
         program = _program(model, example_inputs)
     if not program.outputs:
         raise WiringError("the model returns no tensor, so it has no output units; return a tensor, or a dict of them")
@@ -121,31 +122,24 @@ class _Run:
 
     def ruled(self, step: Step, args: Any, kwargs: Any, given: Sequence[Value]) -> Any:
         rule = rule_for(step.op)
+        if rule is None and torch.Tag.pointwise in step.op.tags:
+            rule = elementwise
         if rule is not None:
-            return rule(
-                self.carry,
-                *args,
-                **{
-                    key: value
-                    for key, value in kwargs.items()
-                    if isinstance(value, Value) or key in ("dim", "keepdim", "enable_gqa")
-                },
-            )
+            return rule(self.carry, *args, **keywords_for(rule, kwargs))
         mixed = self.carry.mixed(given)
-        if mixed is not None:
-            self.carry.warn("has no rule; all units that go into it are taken as one unit")
-        return tree_map(
-            lambda slot: Value(slot.shape, None if mixed is None else mixed.expand(slot.shape)), step.result
-        )
+        if mixed is None:
+            return tree_map(lambda slot: _same_weight(slot, given), step.result)
+        self.carry.warn("has no rule; all units that go into it are taken as one unit")
+        return tree_map(lambda slot: Value(slot.shape, mixed.expand(slot.shape)), step.result)
 
     def constant(self, step: Step, args: Any, kwargs: Any, given: Sequence[Value]) -> Any:
         """What no input can change: computed where it is small and all its numbers are known."""
         slots = [slot for slot in tree_leaves(step.result) if isinstance(slot, Slot)]
         is_small = all(np.prod(slot.shape, dtype=float) <= LARGEST_KNOWN for slot in slots)
-        is_random = torch.Tag.nondeterministic_seeded in step.op.tags  # type: ignore[attr-defined]
+        is_random = torch.Tag.nondeterministic_seeded in step.op.tags
         if not is_small or is_random or any(value.known is None for value in given):
             return tree_map(lambda slot: Value(slot.shape), step.result)
-        numbers = tree_map(lambda leaf: leaf.known.clone() if isinstance(leaf, Value) else leaf, (args, kwargs))
+        numbers = tree_map(_known, (args, kwargs))
         on_cpu = {key: torch.device("cpu") if key == "device" else value for key, value in numbers[1].items()}
         with torch.no_grad():
             results = step.op(*numbers[0], **on_cpu)
@@ -160,11 +154,11 @@ class _Run:
         for slot, value in zip(slots, values, strict=False):
             if isinstance(slot, Slot):
                 self.values[slot.index] = value
-        name = step.op._schema.name  # type: ignore[attr-defined]
+        name = step.op._schema.name
         written = step.args[0] if step.args else None
         if name.endswith("_") and isinstance(written, Slot) and values:
             self.overwrite(written.index, values[0])
-        elif step.op.is_view and isinstance(written, Slot):  # type: ignore[attr-defined]
+        elif step.op.is_view and isinstance(written, Slot):
             self.remember_view(step, written, slots)
 
     def remember_view(self, step: Step, base: Slot, slots: Sequence[Any]) -> None:
@@ -190,6 +184,16 @@ class _Run:
         ids = torch.full(base.shape, -1) if base.ids is None else base.ids.clone(memory_format=torch.contiguous_format)
         view(ids).copy_(value.ids)
         self.overwrite(base_index, Value(base.shape, ids))
+
+
+def _known(leaf: Any) -> Any:
+    return leaf.known.clone() if isinstance(leaf, Value) and leaf.known is not None else leaf
+
+
+def _same_weight(slot: Slot, given: Sequence[Value]) -> Value:
+    """What an operation without a rule makes of weights alone: the weight of its result's shape, if there is one."""
+    weights = [value.parameter for value in given if value.shape == slot.shape]
+    return Value(slot.shape, parameter=next((weight for weight in weights if weight is not None), None))
 
 
 # -- leaving the model as it was -----------------------------------------------------------------------------------
@@ -227,7 +231,7 @@ _REGISTERS = ("_parameters", "_buffers", "_modules")
 @contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
     """No key-value caches (they come back as outputs), and no fused encoder layers (they hide their weights)."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    configs: dict[int, Any] = {id(found): found for m in model.modules() if (found := getattr(m, "config", None))}
     caching = [config for config in configs.values() if getattr(config, "use_cache", False) is True]
     fused = torch.backends.mha.get_fastpath_enabled()
     with contextlib.ExitStack() as stack:
@@ -237,6 +241,19 @@ def _traceable(model: nn.Module) -> Iterator[None]:
             stack.callback(setattr, config, "use_cache", True)
             config.use_cache = False
         yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on the screen: torch.export warns of its own workings, and we say ourselves what could not be read."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _refuse_quantised(model: nn.Module) -> None:

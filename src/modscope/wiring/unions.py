@@ -61,7 +61,8 @@ class Unions:
 
     def depth(self, ids: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """Depth of each id."""
-        return self._depth[ids]
+        depths: Int[np.ndarray, "..."] = self._depth[ids]
+        return depths
 
     def mark_stream(self, ids: Int[np.ndarray, "..."], is_stream: Bool[np.ndarray, "..."]) -> None:
         """Note which ids are sums over different depths."""

@@ -49,6 +49,16 @@ class Value:
     known: Tensor | None = None
     parameter: Parameter | None = None
 
+    @property
+    def unit_ids(self) -> Tensor:
+        """The unit of each entry; -1 everywhere where there is none."""
+        return torch.tensor(NONE).expand(self.shape) if self.ids is None else self.ids
+
+    @property
+    def gain_numbers(self) -> Tensor:
+        """The gain of each entry, by its number."""
+        return torch.tensor(NO_GAIN).expand(self.shape) if self.gains is None else self.gains
+
     def moved(self, op: Callable[[Tensor], Tensor]) -> Value:
         """The value after a shape operation: each carried tensor goes through it."""
         parameter = self.parameter

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from modscope.wiring.carry import Carry
-from modscope.wiring.rules import _gains, aten, rule
-from modscope.wiring.values import NONE, Value, spread
+from modscope.wiring.parameters import read
+from modscope.wiring.rules.registry import rule
+from modscope.wiring.values import Value, spread
 
 
 def _layer(
@@ -49,7 +50,7 @@ def _stack(
     """All layers and directions: the output, and the last states (as many as were given first)."""
     axis = len(value.shape) - 1
     per_layer = len(weights) // (n_layers * n_directions)
-    sources, gains = _along_last(carry, value)
+    sources, gains = read(carry, value, [len(value.shape) - 1])
     last: list[list[Tensor]] = [[], []]
     for layer in range(n_layers):
         written = []
@@ -77,15 +78,6 @@ def _stack(
     return Value(shape, spread(sources, [axis], shape)), finals
 
 
-def _along_last(carry: Carry, value: Value) -> tuple[Tensor, Tensor]:
-    axis = len(value.shape) - 1
-    if value.ids is None:
-        none = torch.full([value.shape[axis]], NONE)
-        return none, torch.zeros_like(none)
-    gains = _gains(value)
-    return carry.along(value.ids, [axis]), gains[(0,) * axis]
-
-
 def _state_ids(carry: Carry, state: Value, index: int) -> Tensor | None:
     if state.ids is None:
         return None
@@ -93,7 +85,7 @@ def _state_ids(carry: Carry, state: Value, index: int) -> Tensor | None:
     return carry.along(of_layer, [of_layer.ndim - 1])
 
 
-@rule(aten.lstm.input)
+@rule("lstm.input")
 def lstm(
     carry: Carry, value: Value, states: Sequence[Value], weights: Sequence[Value], _has_biases: bool, n_layers: int,
     _dropout: float, _train: bool, bidirectional: bool, *_: Any,
@@ -103,7 +95,7 @@ def lstm(
     return (output, *finals)
 
 
-@rule(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+@rule("gru.input rnn_tanh.input rnn_relu.input")
 def recurrent(
     carry: Carry, value: Value, state: Value, weights: Sequence[Value], _has_biases: bool, n_layers: int,
     _dropout: float, _train: bool, bidirectional: bool, *_: Any,
@@ -113,7 +105,7 @@ def recurrent(
     return output, finals[0]
 
 
-@rule(aten.lstm.data)
+@rule("lstm.data")
 def packed_lstm(
     carry: Carry, value: Value, _sizes: Value, states: Sequence[Value], weights: Sequence[Value], _has_biases: bool,
     n_layers: int, _dropout: float, _train: bool, bidirectional: bool,
@@ -123,7 +115,7 @@ def packed_lstm(
     return (output, *finals)
 
 
-@rule(aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
+@rule("gru.data rnn_tanh.data rnn_relu.data")
 def packed_recurrent(
     carry: Carry, value: Value, _sizes: Value, state: Value, weights: Sequence[Value], _has_biases: bool,
     n_layers: int, _dropout: float, _train: bool, bidirectional: bool,
@@ -133,21 +125,21 @@ def packed_recurrent(
     return output, finals[0]
 
 
-@rule(aten.lstm_cell)
+@rule("lstm_cell")
 def lstm_cell(carry: Carry, value: Value, states: Sequence[Value], *weights: Value) -> tuple[Value, Value]:
     """One step of one layer."""
     handed_on = _cell(carry, value, states[0], weights)
     return handed_on, handed_on
 
 
-@rule(aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell)
+@rule("gru_cell rnn_tanh_cell rnn_relu_cell")
 def cell(carry: Carry, value: Value, state: Value, *weights: Value) -> Value:
     """One step of one layer."""
     return _cell(carry, value, state, weights)
 
 
 def _cell(carry: Carry, value: Value, state: Value, weights: Sequence[Value]) -> Value:
-    sources, gains = _along_last(carry, value)
+    sources, gains = read(carry, value, [len(value.shape) - 1])
     given = None if state.ids is None else carry.along(state.ids, [state.ids.ndim - 1])
     handed_on, _ = _layer(carry, sources, gains, given, [weight for weight in weights if weight is not None])
     return Value(tuple(state.shape), spread(handed_on, [len(state.shape) - 1], state.shape))

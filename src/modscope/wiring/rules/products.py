@@ -1,4 +1,4 @@
-"""How do ids travel through weights and products? Linear layers, convolutions, embeddings, attention."""
+"""How do ids travel through sums of products? Weights read and write; queries and keys meet; values are carried."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modscope.wiring.carry import Carry, as_activation
-from modscope.wiring.rules import _gains, _ids, aten, elementwise, head_tags, join_heads, rule
+from modscope.wiring.carry import FIRST_HEAD, Carry
+from modscope.wiring.parameters import as_activation, read, shifted
+from modscope.wiring.rules.registry import rule
 from modscope.wiring.values import NONE, Value, spread
 
 
@@ -45,46 +47,37 @@ def _weighted(carry: Carry, value: Value, weight: Value, labels: tuple[str, str,
     value_labels, weight_labels, out = labels
     sizes = _sizes(value, weight, labels)
     shape = [sizes[name] for name in out]
-    read = [name for name in weight_labels if name in value_labels]  # contracted, or one weight for each
-    contracted = [value_labels.index(name) for name in read if name not in out]
+    common = [name for name in weight_labels if name in value_labels]  # contracted, or one weight for each
+    contracted = [value_labels.index(name) for name in common if name not in out]
     written = [name for name in weight_labels if name in out]
     value = as_activation(carry, value)
-    if value.ids is not None and _mixes_positions(carry, value.ids, contracted, [value_labels.index(n) for n in read]):
+    if value.ids is not None and _mixes_positions(
+        carry, value.ids, contracted, [value_labels.index(n) for n in common]
+    ):
         carry.warn(f"the weight '{weight.parameter.name}' joins positions, not units; it is left out of the wiring")
         kept = [name for name in value_labels if name in out]
         first = value.ids.permute(*[value_labels.index(n) for n in kept], *contracted)
         for _ in contracted:
             first = first.select(-1, 0)
         return Value(tuple(shape), spread(first, [out.index(name) for name in kept], shape))
-    sources, gains = _read(carry, value, [value_labels.index(name) for name in read])
+    sources, gains = read(carry, value, [value_labels.index(name) for name in common])
     axes = tuple(weight_labels.index(name) for name in written)
     targets = carry.write(weight.parameter, [sizes[name] for name in written], carry.depth_after(sources), key=axes)
     stored_sizes = dict(zip(weight_labels, weight.shape, strict=True))
     carry.connect(
         weight.parameter,
-        _laid(sources, read, stored_sizes, weight_labels),
+        _laid(sources, common, stored_sizes, weight_labels),
         _laid(targets, written, stored_sizes, weight_labels),
-        _laid(gains, read, stored_sizes, weight_labels),
+        _laid(gains, common, stored_sizes, weight_labels),
     )
     return Value(tuple(shape), spread(targets, [out.index(name) for name in written], shape))
 
 
-def _mixes_positions(carry: Carry, ids: Tensor, contracted: Sequence[int], read: Sequence[int]) -> bool:
+def _mixes_positions(carry: Carry, ids: Tensor, contracted: Sequence[int], common: Sequence[int]) -> bool:
     """Whether units stand along other axes than those that the weight sums over."""
-    others = [axis for axis in range(ids.ndim) if axis not in read]
+    others = [axis for axis in range(ids.ndim) if axis not in common]
     spans = math.prod(ids.shape[axis] for axis in contracted) > 1
     return spans and not carry.changes(ids, contracted) and carry.changes(ids, others)
-
-
-def _read(carry: Carry, value: Value, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Units and gains along some axes."""
-    if value.ids is None:
-        none = torch.full([value.shape[axis] for axis in axes], NONE)
-        return none, torch.zeros_like(none)
-    gains = _gains(value).permute(*axes, *[axis for axis in range(len(value.shape)) if axis not in axes])
-    while gains.ndim > len(axes):
-        gains = gains.select(-1, 0)
-    return carry.along(value.ids, axes), gains
 
 
 def _product(carry: Carry, left: Value, right: Value, labels: tuple[str, str, str]) -> Value:
@@ -107,6 +100,10 @@ def _product(carry: Carry, left: Value, right: Value, labels: tuple[str, str, st
         kept = [name for name in names if name in out]
         ids = carry.along(value.ids, [names.index(name) for name in kept]) if kept else value.ids.reshape(-1)[0]
         return Value(shape, _spread_named(ids, kept, out, shape))
+    if any(changing):
+        carry.warn(
+            "units are multiplied by numbers that are no parameter; what is read there is left out of the wiring"
+        )
     return Value(shape)
 
 
@@ -118,7 +115,7 @@ def _rows(
     carry: Carry, value: Value, names: str, shared: Sequence[str], other: Sequence[str], sizes: dict[str, int]
 ) -> Tensor:
     """Units of a value: a row for each entry of the shared axes, a column for each of the others."""
-    ids = carry.along(_ids(value), [names.index(name) for name in (*shared, *other)])
+    ids = carry.along(value.unit_ids, [names.index(name) for name in (*shared, *other)])
     shape = [sizes[name] for name in shared] + [sizes[name] for name in other]
     return ids.expand(shape).reshape(math.prod(shape[: len(shared)]), -1)
 
@@ -152,24 +149,33 @@ def _heads_of_product(
         join_heads(carry, tags, _rows(carry, value, value_names, shared, own, sizes))
 
 
-def _biased(carry: Carry, result: Value, bias: Value | None) -> Value:
-    if bias is None:
-        return result
-    carry.op_name, name = "aten.add.Tensor", carry.op_name
-    try:
-        return elementwise(carry, result, bias)
-    finally:
-        carry.op_name = name
+def head_tags(carry: Carry, queries: Tensor, keys: Tensor) -> Tensor:
+    """Ids of attention patterns: one head for every different row of query units; queries and keys join their head.
+
+    Args:
+        carry: What was found so far; heads are added to it.
+        queries: Unit of each (row, query dimension).
+        keys: Unit of each (row, key dimension).
+    """
+    rows, head_of_row = np.unique(carry.unions.find(queries.numpy()), axis=0, return_inverse=True)
+    first, carry.n_heads = carry.n_heads, carry.n_heads + len(rows)
+    heads = first + head_of_row.reshape(-1)
+    for side in (queries.numpy(), keys.numpy()):
+        carry.heads.extend(zip(heads.tolist(), side, strict=True))
+    return torch.from_numpy(FIRST_HEAD - heads)
 
 
-@rule(aten.linear)
-def linear(carry: Carry, value: Value, weight: Value, bias: Value | None = None) -> Value:
-    """Each row of the weight is a unit that reads the last axis."""
-    free = "abcdefgh"[: len(value.shape) - 1]
-    return _biased(carry, contraction(carry, value, weight, (free + "z", "yz", free + "y")), bias)
+def join_heads(carry: Carry, tags: Tensor, values: Tensor) -> None:
+    """Value units join the heads of the patterns that they are multiplied by, row by row."""
+    for tag, units in zip(tags.tolist(), values.numpy(), strict=True):
+        if tag <= FIRST_HEAD:
+            carry.heads.append((FIRST_HEAD - tag, units))
 
 
-@rule(aten.matmul, aten.mm, aten.bmm, aten.mv, aten.dot)
+# -- operations ----------------------------------------------------------------------------------------------------
+
+
+@rule("matmul mm bmm mv dot")
 def matmul(carry: Carry, left: Value, right: Value) -> Value:
     """A sum over the last axis of the left and the last but one of the right."""
     batch = "abcdefgh"[: max(len(left.shape), len(right.shape), 2) - 2]
@@ -179,13 +185,13 @@ def matmul(carry: Carry, left: Value, right: Value) -> Value:
     return contraction(carry, left, right, (left_labels, right_labels, out))
 
 
-@rule(aten.addmm, aten.baddbmm)
+@rule("addmm baddbmm")
 def add_product(carry: Carry, bias: Value, left: Value, right: Value, **_: Any) -> Value:
     """A product plus a bias."""
-    return _biased(carry, matmul(carry, left, right), bias)
+    return shifted(carry, matmul(carry, left, right), bias)
 
 
-@rule(aten.einsum)
+@rule("einsum")
 def einsum(carry: Carry, equation: str, values: Sequence[Value], **_: Any) -> Value:
     """A product, as its equation says."""
     inputs, out = _einsum_labels(equation, [len(value.shape) for value in values])
@@ -213,92 +219,11 @@ def _einsum_labels(equation: str, n_axes: Sequence[int]) -> tuple[list[str], str
     return full, out.replace("...", extra)
 
 
-# -- convolutions --------------------------------------------------------------------------------------------------
-
-
-@rule(aten.conv1d, aten.conv2d, aten.conv3d)
-def convolution_by_name(carry: Carry, value: Value, weight: Value, bias: Value | None = None, *args: Any) -> Value:
-    """Each output channel is a unit that reads its group's input channels."""
-    groups = args[3] if len(args) > 3 else 1
-    return _convolved(carry, value, weight, bias, groups, is_transposed=False)
-
-
-@rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
-def transposed_convolution(carry: Carry, value: Value, weight: Value, bias: Value | None = None, *args: Any) -> Value:
-    """As a convolution; the weight is stored with its two sides exchanged."""
-    groups = args[3] if len(args) > 3 else 1
-    return _convolved(carry, value, weight, bias, groups, is_transposed=True)
-
-
-@rule(aten.convolution, aten._convolution)
-def convolution(
-    carry: Carry, value: Value, weight: Value, bias: Value | None, _stride: Any, _padding: Any, _dilation: Any,
-    transposed: bool, _output_padding: Any, groups: int, *_: Any,
-) -> Value:  # fmt: skip
-    """Any convolution, as it is recorded in a run."""
-    return _convolved(carry, value, weight, bias, groups, is_transposed=transposed)
-
-
-def _convolved(
-    carry: Carry, value: Value, weight: Value, bias: Value | None, groups: int, *, is_transposed: bool
-) -> Value:
-    value = as_activation(carry, value)
-    axis = len(value.shape) - len(weight.shape) + 1  # zero for an example without a batch
-    sources, gains = _read(carry, value, [axis])
-    shape = tuple(carry.result.shape)
-    if weight.parameter is None:
-        ids = carry.mixed([value, weight])
-        return Value(shape, None if ids is None else ids.expand(shape))
-    targets = carry.write(weight.parameter, [shape[axis]], carry.depth_after(sources))
-    kernel = [1] * (len(weight.shape) - 2)
-    read, gain, written = (_grouped(ids, groups) for ids in (sources, gains, targets))
-
-    def laid(table: Tensor, is_row: bool) -> Tensor:  # (groups, channels of a group) -> rows and columns of the weight
-        n_rows = weight.shape[0] // groups
-        if is_row:
-            return table.reshape(-1, 1, *kernel)
-        return (table if groups == 1 else table.repeat_interleave(n_rows, 0)).reshape(-1, table.shape[1], *kernel)
-
-    carry.connect(
-        weight.parameter, laid(read, is_transposed), laid(written, not is_transposed), laid(gain, is_transposed)
-    )
-    return _biased_channels(carry, Value(shape, spread(targets, [axis], shape)), bias, axis)
-
-
-def _grouped(ids: Tensor, groups: int) -> Tensor:
-    return ids.reshape(groups, -1)
-
-
-def _biased_channels(carry: Carry, result: Value, bias: Value | None, axis: int) -> Value:
-    if bias is None:
-        return result
-    after = len(result.shape) - axis - 1
-    return _biased(carry, result, bias.moved(lambda tensor: tensor[(..., *[None] * after)]))
-
-
-# -- embeddings ----------------------------------------------------------------------------------------------------
-
-
-@rule(aten.embedding)
-def embedding(carry: Carry, weight: Value, _index: Value, *_: Any, **__: Any) -> Value:
-    """Each dimension is a unit that reads no unit."""
-    shape = tuple(carry.result.shape)
-    if weight.parameter is None:
-        return Value(shape)
-    targets = carry.write(weight.parameter, weight.shape[1:], 1, key="embedding")
-    carry.connect(weight.parameter, torch.full([1] * len(weight.shape), NONE), targets[None])
-    return Value(shape, spread(targets, range(len(shape) - targets.ndim, len(shape)), shape))
-
-
-# -- attention -----------------------------------------------------------------------------------------------------
-
-
 @rule(
-    aten.scaled_dot_product_attention, aten._scaled_dot_product_flash_attention_for_cpu,
-    aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention,
-    aten._scaled_dot_product_attention_math, aten._scaled_dot_product_fused_attention_overrideable,
-    aten._scaled_dot_product_cudnn_attention,
-)  # fmt: skip
+    "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_fused_attention_overrideable"
+)
 def attention(carry: Carry, query: Value, key: Value, value: Value, *_: Any, **kwargs: Any) -> Any:
     """Values, weighted by a pattern of queries and keys."""
     if kwargs.get("enable_gqa"):
