@@ -98,6 +98,7 @@ FIGURES = (
         formula="log [ p ∕ (1 − p) ] − log [ q ∕ (1 − q) ]",
         source="p: share of the module's weights that the mask keeps, q: share of all others.",
         code="ms.alignment(mask_set, wiring, partition)",
+        is_side_by_side=True,
     ),
     FigureKind(
         id="agreement",

@@ -49,6 +49,13 @@ const fitted = (words, width, size = 11) => {  // cut with an ellipsis where it 
   while (cut.length > 1 && measured(cut.join("") + "…", size) > width) cut = cut.slice(0, -1);
   return cut.join("") + "…";
 };
+const wrapped = (words, width, size = 11) => {  // two lines at most
+  if (measured(words, size, 600) <= width) return [words];
+  const parts = words.split(" ");
+  let n = parts.length - 1;
+  while (n > 1 && measured(parts.slice(0, n).join(" "), size, 600) > width) n -= 1;
+  return [fitted(parts.slice(0, n).join(" "), width, size), fitted(parts.slice(n).join(" "), width * 0.95, size)].filter(Boolean);
+};
 const widest = (several, size = 11) => Math.max(0, ...several.map(words => measured(words, size)));
 
 const ticks = (low, high, n = 4) => {  // about n round numbers between low and high
@@ -64,6 +71,8 @@ const decimals = values => {  // as many as the distance between two ticks needs
 };
 const axisBelow = (x0, x1, y, values, x, format) => [line(x0, y, x1, y), ...values.map(v => [line(x(v), y, x(v), y + 4), text(x(v), y + 16, format(v), "mid m")])];
 const linesAcross = (x0, x1, values, y, format) => values.map(v => [line(x0, y(v), x1, y(v), "gr"), text(x0 - 8, y(v) + 4, format(v), "end m")]);
+
+const ticksIn = (low, high, width, room = 52) => ticks(low, high, Math.max(1, Math.min(5, Math.floor(width / room))));
 
 // modules: eight colours, then the same with hatching, then with dots
 const colour = module => module < 0 ? "var(--mU)" : `var(--m${module % 8})`;

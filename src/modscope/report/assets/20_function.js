@@ -44,7 +44,7 @@ DRAWINGS.set("density", (run, width) => {
   if (!run.masks || !run.masks.density.length) return null;
   const layers = [...new Set(run.masks.density.map(row => row.layer))], tasks = run.tasks.filter(task => run.masks.density.some(row => row.task === task.id));
   const labels = layers.map(layer => layerLabel(run, layer)), x0 = Math.min(width * 0.32, widest(labels) + 14), x1 = width - 44;
-  const most = Math.max(0.05, ...run.masks.density.map(row => row.n ? row.kept / row.n : 0)), values = ticks(0, most, 4), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1);
+  const most = Math.max(0.05, ...run.masks.density.map(row => row.n ? row.kept / row.n : 0)), values = ticksIn(0, most, x1 - x0), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1);
   const bar = 11, step = tasks.length * (bar + 2) + 16, top = 30, parts = [];
   let at = x0;
   tasks.forEach((task, t) => { const shown = fitted(task.label, 120); parts.push(rect(at, 2, 10, 10, {rx: 2, fill: `var(${taskColour(t)})`}), text(at + 15, 11, shown)); at += measured(shown) + 34; });
@@ -68,7 +68,7 @@ DRAWINGS.set("overlap", (run, width, state) => {
   if (!run.masks || !run.masks.share.length) return null;
   const rows = shareRows(run, state.pair), labels = rows.map(row => layerLabel(run, row.layer)), x0 = Math.min(width * 0.34, widest(labels) + 14), x1 = width - 52;
   const most = Math.max(0.1, ...RUNS.filter(r => r.masks).flatMap(r => r.masks.share).flatMap(row => [row.shared, row.random ? row.random[2] : 0, row.repeat || 0]));
-  const values = ticks(0, most, 4), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1), step = 28, bottom = rows.length * step + 4, parts = [];
+  const values = ticksIn(0, most, x1 - x0), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1), step = 28, bottom = rows.length * step + 4, parts = [];
   parts.push(values.map(v => [line(x(v), 0, x(v), bottom, "gr"), text(x(v), bottom + 15, percent(v), "mid m")]));
   rows.forEach((row, i) => {
     const y = i * step + 14;

@@ -19,7 +19,7 @@ DRAWINGS.set("lesions", (run, width) => {
   const x0 = Math.min(width * 0.34, 28 + widest(layerWords) + (small ? 10 : 66)), column = (width - x0) / tasks.length;
   const cell = Math.min(small ? 42 : 60, column), hasStrips = column - cell > 70, height = 24, top = 42, parts = [];
   const all = run.lesions.rows, most = Math.max(0.02, ...all.map(row => Math.max(row.drop, row.null_high || 0))), least = Math.min(0, ...all.map(row => Math.min(row.drop, row.null_low || 0)));
-  const values = ticks(100 * least, 100 * most, small ? 2 : 4), bottoms = rows.map((_, i) => top + i * height + rows.slice(0, i + 1).filter((row, j) => j && row.module !== rows[j - 1].module).length * 8);
+  const values = ticksIn(100 * least, 100 * most, column - cell - 36), bottoms = rows.map((_, i) => top + i * height + rows.slice(0, i + 1).filter((row, j) => j && row.module !== rows[j - 1].module).length * 8);
   const end = bottoms[rows.length - 1] + height;
   if (!small) parts.push(text(x0 - 10, top - 8, "units", "end m"));
   tasks.forEach((task, t) => {
@@ -62,7 +62,7 @@ DRAWINGS.set("dissociation", (run, width) => {
   const [first, second] = run.tasks, size = Math.min(width - 44, 340), x0 = 40, y1 = size + 8, x1 = x0 + size;
   const points = lesionRows(run).filter(row => row.tests.has(first.id) && row.tests.has(second.id)).map(row => ({...row, a: row.tests.get(first.id), b: row.tests.get(second.id)}));
   const most = Math.max(2, ...RUNS.filter(r => r.lesions).flatMap(r => r.lesions.rows).map(row => 100 * row.drop)) * 1.06, least = Math.min(0, ...run.lesions.rows.map(row => 100 * row.drop));
-  const x = scale(least, most, x0, x1), y = scale(least, most, y1, 8), values = ticks(least, most, 4), digits = decimals(values), parts = [];
+  const x = scale(least, most, x0, x1), y = scale(least, most, y1, 8), values = ticksIn(least, most, size), digits = decimals(values), parts = [];
   parts.push(linesAcross(x0, x1, values, y, v => fixed(v, digits)), axisBelow(x0, x1, y1, values, x, v => fixed(v, digits)), line(x(least), y(least), x(most), y(most), null, {stroke: "var(--rule-2)", "stroke-dasharray": "3 3"}),
     text((x0 + x1) / 2, y1 + 34, fitted(`points lost, ${first.label}`, size), "mid m"), text(0, 0, fitted(`points lost, ${second.label}`, size), "mid m", {transform: `translate(10,${round((8 + y1) / 2)}) rotate(-90)`, x: null, y: null}));
   for (const p of points) if (p.a.null_mean !== null && p.b.null_mean !== null) parts.push(circle(x(100 * p.a.null_mean), y(100 * p.b.null_mean), 2.4, {fill: "var(--null-2)", "fill-opacity": 0.6}));

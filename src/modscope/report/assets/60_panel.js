@@ -51,7 +51,7 @@ const unitTable = (run, module, chosen) => {
 };
 
 const fillPanel = (panel, run, state) => {
-  const wide = Math.max(220, Math.floor(panel.clientWidth) - 32);
+  const wide = widthOf(panel) - 32;
   panel.replaceChildren();
   panel.hidden = !run.modules.length;
   if (!run.modules.length) return;

@@ -28,7 +28,17 @@ const writeHash = () => {
 };
 
 // ---- drawing
-const widthOf = element => Math.max(240, Math.floor(element.clientWidth));
+// Paper: A4 within its margins. Before printing the page still has the layout of the screen, so widths are known here.
+const PAPER = {page: 700, half: 338, third: 212, network: 464, panel: 198, thumb: 160};
+let isPrinting = false;
+const paperWidth = element => {
+  if (element.matches(".panel")) return PAPER.panel;
+  if (element.matches(".thumb")) return PAPER.thumb;
+  if (element.closest(".panels")) return RUNS.length === 1 ? PAPER.page : PAPER.third;
+  if (element.closest(".netwrap")) return PAPER.network;
+  return element.closest(".s4, .s5, .s6") ? PAPER.half : PAPER.page;
+};
+const widthOf = element => isPrinting ? paperWidth(element) : Math.max(element.matches(".panel") ? 220 : 240, Math.floor(element.clientWidth));
 const emptyBox = (title, words) => H("div", {class: "empty"}, H("b", {}, title), words);
 
 const drawSafely = (kind, run, width) => {
@@ -51,7 +61,9 @@ const drawFigure = figure => {
     plot.append(svg || emptyBox("There is nothing to draw.", " The table below has what was found."));
     return;
   }
-  const panels = H("div", {class: "panels"}), holders = RUNS.map(run => H("div", {class: run === current() ? "chosen" : null}, H("h4", {}, run.title)));
+  const controls = controlsFor(kind, RUNS.find(run => run.bridge) || current());
+  if (controls) plot.append(controls);
+  const isDense = kind === "alignment" && RUNS.some(run => run.modules.length > 7), panels = H("div", {class: isDense ? "panels stacked" : "panels"}), holders = RUNS.map(run => H("div", {class: run === current() ? "chosen" : null}, H("h4", {}, run.title)));
   panels.append(...holders);
   plot.append(panels);
   holders.forEach((holder, i) => {
@@ -310,7 +322,8 @@ const start = () => {
   let width = innerWidth, timer = 0;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; clearTimeout(timer); timer = setTimeout(redraw, 120); } });
   addEventListener("hashchange", () => { readHash(); redraw(); if (state.section) go(state.section, "auto"); });
-  addEventListener("beforeprint", () => redraw({now: true}));
+  addEventListener("beforeprint", () => { isPrinting = true; redraw({now: true}); });
+  addEventListener("afterprint", () => { isPrinting = false; redraw(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
   if (state.section) go(state.section, "auto");
 };
