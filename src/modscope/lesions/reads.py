@@ -197,7 +197,7 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
 _COPIES = {aten.clone.default, aten._to_copy.default, aten.contiguous.default}
 
 
-class ReadMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has not typed its class
+class ReadMode(TorchDispatchMode):
     """Watches a forward pass, and replaces what is read.
 
     Args:

@@ -153,7 +153,7 @@ def _replaced(reading: Reading, flags: np.ndarray, read: Read) -> Tensor:
     return reading.replaced(flags, read.operand)
 
 
-class Recorder(ReadMode):  # type: ignore[no-untyped-call]  # torch has not typed its class
+class Recorder(ReadMode):
     """Records a forward pass. Only what comes after a read is kept: the rest is the same for all lesions."""
 
     def __init__(self, model: nn.Module, wiring: Wiring, units: np.ndarray, fill: Fill) -> None:

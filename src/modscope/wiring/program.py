@@ -180,7 +180,7 @@ def _named_tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
             yield (name if len(tensors) == 1 else f"{name}_{i}"), tensor
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its base class untyped
+class _Recorder(TorchDispatchMode):
     """Writes down every operation that reaches a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
