@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from modscope.calling import call, check_model, device_of, evaluation_mode, explained, moved, split_batch
@@ -141,12 +141,7 @@ class _Sums:
         if task.class_of is None:
             return
         self.has_classes = True
-        classes = task.class_of(targets).long().cpu().numpy()
-        if classes.shape != correct.shape or classes.min(initial=0) < 0:
-            raise TaskError(
-                f"class_of of task '{task.name}' must give one class index >= 0 per example "
-                f"({len(correct)} examples), got shape {classes.shape}"
-            )
+        classes = checked_classes(task, targets, len(correct)).cpu().numpy()
         n_classes = max(int(classes.max(initial=-1)) + 1, len(self.class_count))
         self.class_correct = _grown(self.class_correct, n_classes)
         self.class_count = _grown(self.class_count, n_classes)
@@ -195,7 +190,33 @@ def checked_correct(task: Task, outputs: Any, targets: Any) -> Tensor:
     if not isinstance(correct, Tensor) or correct.ndim != 1:
         given = f"shape {tuple(correct.shape)}" if isinstance(correct, Tensor) else type(correct).__name__
         raise TaskError(f"'correct' of task '{task.name}' must give one value per example (a vector), got {given}")
+    outside = correct[~((correct >= 0) & (correct <= 1))] if correct.is_floating_point() else correct[:0]
+    if len(outside):
+        raise TaskError(f"'correct' of task '{task.name}' must give bools or values in [0, 1], got {float(outside[0])}")
     return correct
+
+
+def checked_classes(task: Task, targets: Any, n_examples: int) -> Int[Tensor, " examples"]:
+    """The class index of each example, for a task that has classes.
+
+    Raises:
+        TaskError: If there are none, or not one per example.
+    """
+    if task.class_of is None:
+        raise TaskError(f"task '{task.name}' has no classes; give it class_of")
+    try:
+        classes = task.class_of(targets)
+    except ModscopeError:
+        raise
+    except Exception as error:
+        raise TaskError(f"'class_of' of task '{task.name}' failed: {type(error).__name__}: {error}") from error
+    if not isinstance(classes, Tensor) or classes.shape != (n_examples,) or bool((classes < 0).any()):
+        given = f"shape {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
+        raise TaskError(
+            f"class_of of task '{task.name}' must give one class index >= 0 per example "
+            f"({n_examples} examples), got {given}"
+        )
+    return classes.long()
 
 
 def _grown(sums: np.ndarray, size: int) -> np.ndarray:
