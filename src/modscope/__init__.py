@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.alignment import Alignment, alignment
+    from modscope.analysis.analyze import analyze
+    from modscope.analysis.run import Run
+    from modscope.analysis.verdicts import Verdict
     from modscope.errors import (
         DataError,
         GraphError,
@@ -60,6 +63,9 @@ __version__ = "0.1.0"
 
 _NAMES_BY_MODULE = {
     "modscope.alignment": "Alignment alignment",
+    "modscope.analysis.analyze": "analyze",
+    "modscope.analysis.run": "Run",
+    "modscope.analysis.verdicts": "Verdict",
     "modscope.errors": (
         "DataError GraphError JobError LesionError MaskError ModscopeError PartitionError RecordError "
         "StatisticsError StudyError TaskError WiringError"
@@ -111,6 +117,7 @@ __all__ = [
     "PartitionError",
     "Record",
     "RecordError",
+    "Run",
     "Specialization",
     "Spectral",
     "StatisticsError",
@@ -119,9 +126,11 @@ __all__ = [
     "TaskError",
     "UnitGraph",
     "UnitGroup",
+    "Verdict",
     "Wiring",
     "WiringError",
     "alignment",
+    "analyze",
     "applied",
     "chain_graph",
     "clusterability",
