@@ -129,7 +129,7 @@ def random_places(wiring: Wiring, partition: Partition, seed: int, index: int) -
     return places
 
 
-def lesion_of(unit_ids: Int[np.ndarray, " units"], n_units: int) -> Lesion:
+def lesion_of(unit_ids: Int[np.ndarray, " chosen"], n_units: int) -> Lesion:
     """Which units are silenced, one bool per unit."""
     lesion = np.zeros(n_units, dtype=bool)
     lesion[unit_ids] = True
