@@ -21,6 +21,13 @@ def test_chosen_examples_keep_their_targets():
     assert chosen.targets.tolist() == [40, 10]
 
 
+def test_inputs_are_encoded_batch_by_batch_and_stay_small_in_memory():
+    stored = torch.arange(5, dtype=torch.uint8)
+    batches = Examples(stored, torch.arange(5)).batches(2, encode=lambda digits: digits.float() / 2)
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), torch.arange(5) / 2)
+    assert batches.examples.inputs is stored
+
+
 def test_unequal_numbers_and_empty_batches_are_refused():
     with pytest.raises(DataError, match="2 inputs and 3 targets"):
         Examples(torch.zeros(2), torch.zeros(3))

@@ -95,11 +95,16 @@ def test_pruned_weights_are_exactly_zero_at_the_end_and_stay_zero(examples):
     assert bool((model.hidden1.bias != 0).all())
 
 
-def test_lists_of_batches_and_dict_batches_train_like_the_examples_themselves(examples):
+def test_lists_encoded_batches_and_dicts_train_like_the_examples_themselves(examples):
     in_memory, in_list = mlp([6, 8, 2], rng=1), mlp([6, 8, 2], rng=1)
     fit(in_memory, _task(examples), n_steps=10, rng=0)
     fit(in_list, _task(examples, list(examples.batches(13))), n_steps=10, rng=0)
     assert torch.equal(_weights(in_memory), _weights(in_list))
+
+    encoded = mlp([6, 8, 2], rng=1)
+    halved = Examples(examples.inputs / 2, examples.targets)
+    fit(encoded, _task(examples, halved.batches(13, encode=lambda inputs: 2 * inputs)), n_steps=10, rng=0)
+    assert torch.equal(_weights(in_memory), _weights(encoded))
 
     dicts = [{"input": inputs, "label": targets} for inputs, targets in examples.batches(13)]
     from_dicts = mlp([6, 8, 2], rng=1)

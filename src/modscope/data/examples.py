@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from modscope.errors import DataError
+
+Encode: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +37,15 @@ class Examples:
     def __getitem__(self, chosen: Tensor | slice) -> Examples:
         return Examples(self.inputs[chosen], self.targets[chosen])
 
-    def batches(self, size: int = 500) -> Batches:
-        """The same examples in batches of `size`, in order; the last batch may be smaller."""
-        return Batches(self, size)
+    def batches(self, size: int = 500, *, encode: Encode | None = None) -> Batches:
+        """The same examples in batches of `size`, in order; the last batch may be smaller.
+
+        Args:
+            size: Examples in a batch.
+            encode: Turns the stored inputs of a batch into those the model takes, such as bytes into normalised
+                pixels, or digits into one-hot vectors: what is held in memory stays small.
+        """
+        return Batches(self, size, encode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +58,7 @@ class Batches:
 
     examples: Examples
     size: int
+    encode: Encode | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -59,9 +68,13 @@ class Batches:
         return -(-len(self.examples) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(
-            torch.split(self.examples.inputs, self.size), torch.split(self.examples.targets, self.size), strict=True
-        )
+        for start in range(0, len(self.examples), self.size):
+            batch = self.examples[start : start + self.size]
+            yield self.encoded(batch.inputs), batch.targets
+
+    def encoded(self, inputs: Tensor) -> Tensor:
+        """Stored inputs as the model takes them."""
+        return inputs if self.encode is None else self.encode(inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,7 @@ def fit(
         for step in track(range(n_steps), f"training on {task.name}"):
             if before_step is not None:
                 before_step(model)
-            inputs, targets = split_batch(model, _drawn(data, batch_size, draws))
+            inputs, targets = split_batch(model, _drawn(task, data, batch_size, draws))
             loss = checked_loss(task, call(model, inputs), targets)
             optimizer.zero_grad()
             torch.autograd.backward(loss if penalty is None else loss + penalty(model))
@@ -87,17 +87,18 @@ def _in_memory(model: nn.Module, task: Task) -> Any:
         examples = task.train.examples
         if not len(examples):
             raise TaskError(f"task '{task.name}' has no train data; give at least one example")
-        return moved((examples.inputs, examples.targets), device_of(model))
+        return moved((examples.inputs, examples.targets), device_of(model))  # encoded when drawn
     batches = [tuple(batch) if isinstance(batch, list) else batch for batch in task.batches("train")]
     flat = [pytree.tree_flatten(batch) for batch in batches]
     leaves = [torch.cat(pieces) for pieces in zip(*(leaves for leaves, _ in flat), strict=True)]
     return moved(pytree.tree_unflatten(leaves, flat[0][1]), device_of(model))
 
 
-def _drawn(data: Any, batch_size: int, draws: torch.Generator) -> Any:
+def _drawn(task: Task, data: Any, batch_size: int, draws: torch.Generator) -> Any:
     leaves, structure = pytree.tree_flatten(data)
     chosen = torch.randint(len(leaves[0]), (batch_size,), generator=draws).to(leaves[0].device)
-    return pytree.tree_unflatten([leaf[chosen] for leaf in leaves], structure)
+    batch = pytree.tree_unflatten([leaf[chosen] for leaf in leaves], structure)
+    return (task.train.encoded(batch[0]), batch[1]) if isinstance(task.train, Batches) else batch
 
 
 @contextmanager
