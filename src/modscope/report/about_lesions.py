@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from modscope.report.content import Analysis, Lesion, Lesions
+from collections.abc import Sequence
+
+from modscope.report.content import Analysis, Lesion, Lesions, TaskInfo
 from modscope.report.figure import FigureKind, Said, Table, layer_label, task_label
 from modscope.report.words import count, counted, letter, p_clause, p_text, points
 
@@ -51,31 +53,33 @@ def dissociation(analysis: Analysis) -> Said:
     if len(analysis.tasks) < 2:
         return Said(missing="A dissociation needs two tasks; this run has one.")
     first, second = analysis.tasks[:2]
+    parts = [row for row in found.rows if row.layer is not None] or found.rows
     hit = {
-        task.id: {_place(row) for row in found.rows if row.task == task.id and _is_significant(row)}
+        task.id: {_place(row) for row in parts if row.task == task.id and _is_significant(row)}
         for task in (first, second)
     }
-    only_first, only_second = hit[first.id] - hit[second.id], hit[second.id] - hit[first.id]
+    n_first, n_second = len(hit[first.id] - hit[second.id]), len(hit[second.id] - hit[first.id])
     finding = (
-        f"{counted(len(only_first), 'part')} cost only {first.label}, {len(only_second)} only {second.label}, "
+        f"{counted(n_first, 'part')} cost only {first.label}, {n_second} only {second.label}, "
         f"{len(hit[first.id] & hit[second.id])} both (corrected p at most {ALPHA})"
     )
-    together = (
-        f"; all modules together: {p_clause(found.test.p)}"
-        if found.test is not None and found.test.p is not None
-        else ""
-    )
-    drops = {(_place(row), row.task): row.drop for row in found.rows}
+    if found.test is not None and found.test.p is not None:
+        finding += f"; all modules together: {p_clause(found.test.p)}"
+    return Said(f"{finding}.", _drops(analysis, parts, (first, second)))
+
+
+def _drops(analysis: Analysis, parts: Sequence[Lesion], tasks: tuple[TaskInfo, TaskInfo]) -> Table:
+    """Points lost on two tasks, one row per part."""
+    drops = {(_place(row), row.task): row.drop for row in parts}
     rows = tuple(
         (
             letter(module),
             layer_label(analysis.layers, layer),
-            *(points(drops.get(((module, layer), task.id))) for task in (first, second)),
+            *(points(drops.get(((module, layer), task.id))) for task in tasks),
         )
-        for module, layer in dict.fromkeys(_place(row) for row in found.rows)
+        for module, layer in dict.fromkeys(_place(row) for row in parts)
     )
-    columns = ("module", "layer", f"{first.label}, points lost", f"{second.label}, points lost")
-    return Said(f"{finding}{together}.", Table(columns, rows, 2))
+    return Table(("module", "layer", *(f"{task.label}, points lost" for task in tasks)), rows, 2)
 
 
 def _part(analysis: Analysis, row: Lesion) -> str:
@@ -106,9 +110,9 @@ FIGURES = (
         span=12,
         says=lesions,
         how=(
-            "Each row silences the units of one module in one layer. The number is accuracy lost, in points; "
-            "stronger colour is more. Beside it, the grey band is what 95% of random sets of the same size in "
-            "the same layer cost; a filled circle marks a corrected p of at most 0.05."
+            "Each row silences the units of one module in one layer, or in all layers at once. The number is "
+            "accuracy lost, in points; stronger colour is more. Beside it, the grey band is what 95% of random "
+            "sets of the same size in the same layer cost; a filled circle marks a corrected p of at most 0.05."
         ),
         formula="drop = accuracy − accuracy without the part",
         source=(

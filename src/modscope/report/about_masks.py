@@ -9,13 +9,14 @@ from modscope.report.figure import FigureKind, Said, Table, layer_label, task_la
 from modscope.report.words import count, listed, p_clause, p_text, percent, spread
 
 NOT_MEASURED = "Masks were not measured in this run."
+NOTHING_SHARED = "The masks keep no weights that could be compared."
 
 
 def share(analysis: Analysis) -> Said:
     """Which weights two tasks share, layer by layer."""
     masks = _masks(analysis)
     if isinstance(masks, str) or not masks.share:
-        return Said(missing=masks if isinstance(masks, str) else NOT_MEASURED)
+        return Said(missing=masks if isinstance(masks, str) else NOTHING_SHARED)
     rows = [
         (
             f"{task_label(analysis.tasks, item.pair[0])}, {task_label(analysis.tasks, item.pair[1])}",
@@ -76,7 +77,7 @@ def overlap(analysis: Analysis) -> Said:
     """Overlap of two tasks against random masks, and against two masks of one task."""
     masks = _masks(analysis)
     if isinstance(masks, str) or not masks.share:
-        return Said(missing=masks if isinstance(masks, str) else NOT_MEASURED)
+        return Said(missing=masks if isinstance(masks, str) else NOTHING_SHARED)
     whole = next((item for item in masks.share if item.layer is None), masks.share[-1])
     chance = f" against {percent(whole.random[0])} by chance" if whole.random else ""
     p = whole.p_adjusted if whole.p_adjusted is not None else whole.p
@@ -171,8 +172,8 @@ FIGURES = (
         span=12,
         says=overlap,
         how=(
-            "Blue is what two tasks share, the grey band is what 95% of random masks of the same size share. "
-            "Left of the band: the tasks keep apart. A diamond, where measured, is two masks of one task: as "
+            "Blue is what two tasks share; grey is what random masks of the same size share. "
+            "Left of the grey: the tasks keep apart. A diamond, where measured, is two masks of one task: as "
             "equal as masks can be."
         ),
         formula="IoU = |A ∩ B| ∕ |A ∪ B|",

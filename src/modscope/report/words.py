@@ -8,6 +8,7 @@ from modscope.report.content import Test
 
 MINUS = "\u2212"
 DASH = "\u2013"
+NO_BREAK = "\u00a0"
 
 
 def with_minus(text: str) -> str:
@@ -44,8 +45,8 @@ def p_text(value: float | None) -> str:
 
 
 def p_clause(value: float | None) -> str:
-    """How a sentence gives p: "p 0.010"."""
-    return f"p {p_text(value)}"
+    """How a sentence gives p: "p 0.010", never broken over two lines."""
+    return f"p {p_text(value)}".replace(" ", NO_BREAK)
 
 
 def count(value: float) -> str:

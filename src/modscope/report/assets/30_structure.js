@@ -42,7 +42,7 @@ const matrixPanel = (run, order, ox, oy, size, title, byModule) => {
         rect(ox + 12 + i * cell, oy + i * cell, (j - i) * cell, (j - i) * cell, {fill: "none", stroke: colour(value), "stroke-width": 1.5}), text(middle, oy + size + 14, run.modules[value].letter, "mid ink")));
     } else {
       const label = byModule ? "none" : run.layers[value].label;
-      parts.push(rect(ox, oy + i * cell, 7, (j - i) * cell - 1, {fill: "var(--null-2)"}), (j - i) * cell > 12 && text(middle, oy + size + 14, fitted(label, Math.max(14, (j - i) * cell + 4)), "mid m"));
+      parts.push(rect(ox, oy + i * cell, 7, (j - i) * cell - 1, {fill: "var(--null-2)"}), (j - i) * cell > measured(label) - 4 && text(middle, oy + size + 14, label, "mid m"));
     }
     i = j;
   }

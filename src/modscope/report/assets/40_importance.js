@@ -10,7 +10,8 @@ const lesionRows = run => {  // one entry per module and layer, with a test per 
     if (!rows.has(name)) rows.set(name, {module: row.module, layer: row.layer, n: row.n_units, tests: new Map()});
     rows.get(name).tests.set(row.task, row);
   }
-  return [...rows.values()];
+  const depth = row => row.layer === null ? run.layers.length : run.layers.findIndex(layer => layer.id === row.layer);
+  return [...rows.values()].sort((a, b) => a.module - b.module || depth(a) - depth(b));
 };
 
 DRAWINGS.set("lesions", (run, width) => {
@@ -60,8 +61,8 @@ const apart = (tags, gap, x0, x1, y0, y1) => {  // push letters apart until none
 DRAWINGS.set("dissociation", (run, width) => {
   if (!run.lesions || !run.lesions.rows.length || run.tasks.length < 2) return null;
   const [first, second] = run.tasks, size = Math.min(width - 44, 340), x0 = 40, y1 = size + 8, x1 = x0 + size;
-  const points = lesionRows(run).filter(row => row.tests.has(first.id) && row.tests.has(second.id)).map(row => ({...row, a: row.tests.get(first.id), b: row.tests.get(second.id)}));
-  const most = Math.max(2, ...RUNS.filter(r => r.lesions).flatMap(r => r.lesions.rows).map(row => 100 * row.drop)) * 1.06, least = Math.min(0, ...run.lesions.rows.map(row => 100 * row.drop));
+  const rows = lesionRows(run), points = (rows.some(row => row.layer !== null) ? rows.filter(row => row.layer !== null) : rows).filter(row => row.tests.has(first.id) && row.tests.has(second.id)).map(row => ({...row, a: row.tests.get(first.id), b: row.tests.get(second.id)}));
+  const most = Math.max(2, ...RUNS.filter(r => r.lesions).flatMap(r => r.lesions.rows).map(row => 100 * row.drop)) * 1.06, least = Math.min(0, ...RUNS.filter(r => r.lesions).flatMap(r => r.lesions.rows).map(row => 100 * row.drop));
   const x = scale(least, most, x0, x1), y = scale(least, most, y1, 8), values = ticksIn(least, most, size), digits = decimals(values), parts = [];
   parts.push(linesAcross(x0, x1, values, y, v => fixed(v, digits)), axisBelow(x0, x1, y1, values, x, v => fixed(v, digits)), line(x(least), y(least), x(most), y(most), null, {stroke: "var(--rule-2)", "stroke-dasharray": "3 3"}),
     text((x0 + x1) / 2, y1 + 34, fitted(`points lost, ${first.label}`, size), "mid m"), text(0, 0, fitted(`points lost, ${second.label}`, size), "mid m", {transform: `translate(10,${round((8 + y1) / 2)}) rotate(-90)`, x: null, y: null}));

@@ -5,7 +5,7 @@ const controlOf = (run, chosen) => run.bridge.controls.some(control => control.i
 DRAWINGS.set("alignment", (run, width, state) => {
   if (!run.bridge || !run.bridge.cells.length) return null;
   const control = controlOf(run, state.control), cells = run.bridge.cells.filter(cell => cell.control === control), n = run.modules.length;
-  const x0 = Math.min(width * 0.3, Math.max(40, widest(run.tasks.map(task => task.label)) + 14)), cellWidth = Math.min(110, (width - x0 - 4) / Math.max(1, n)), height = 44, top = 54, parts = [];
+  const x0 = Math.min(width * 0.38, Math.max(40, widest(run.tasks.map(task => task.label)) + 14)), cellWidth = Math.min(110, (width - x0 - 4) / Math.max(1, n)), height = 44, top = 54, parts = [];
   const most = Math.max(0.2, ...RUNS.filter(r => r.bridge).flatMap(r => r.bridge.cells).map(cell => Math.abs(cell.log_odds || 0))), units = Math.max(1, ...RUNS.flatMap(r => r.modules).map(module => module.n));
   parts.push(text(x0 - 10, top - 6, "units", "end m"));
   run.modules.forEach((module, m) => {
