@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,7 +17,10 @@ from modscope.graph.unit_graph import Block, UnitGraph
 
 # A sparse matrix multiplies about this many times slower per entry than a dense one.
 SPARSE_COST = 12
-Matrix: TypeAlias = Tensor | sp.csr_array
+MOSTLY_EMPTY = 0.5  # a matrix with a smaller share of it covered is multiplied part by part
+# numpy and scipy on the CPU, torch on a GPU: all three know @, .T and slices, which is all that is asked of them
+Array: TypeAlias = np.ndarray | Tensor
+Matrix: TypeAlias = Array | sp.csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,29 +36,39 @@ class NormalizedOperator:
     n_first: int
     half: Matrix
     root_degrees: Float[np.ndarray, " kept"]
+    rectangles: tuple[tuple[slice, slice], ...] = ()  # where `half` is mostly zero: the parts that are not
 
     @property
     def is_bipartite(self) -> bool:
         """Whether only the half graph is kept."""
         return self.n_first > 0
 
-    def forward(self, x: Float[Tensor, "second columns"]) -> Float[Tensor, "first columns"]:
-        """Half graph times x: from the units of colour 1 to those of colour 0."""
-        return _product(self.half, x)
+    @property
+    def is_dense(self) -> bool:
+        """Whether `half` holds every entry, zeros too."""
+        return not sp.issparse(self.half) and getattr(self.half, "layout", torch.strided) == torch.strided
 
-    def backward(self, y: Float[Tensor, "first columns"]) -> Float[Tensor, "second columns"]:
+    def like(self, array: Float[np.ndarray, "..."]) -> Array:
+        """The array in float32, where the operator is."""
+        array = array.astype(np.float32, copy=False)
+        return torch.from_numpy(array).to(self.half.device) if isinstance(self.half, Tensor) else array
+
+    def forward(self, x: Array) -> Array:
+        """Half graph times x (a vector, or one per column): from the units of colour 1 to those of colour 0."""
+        return _product(self.half, x, self.rectangles)
+
+    def backward(self, y: Array) -> Array:
         """Transposed half graph times y: from the units of colour 0 to those of colour 1."""
-        return _product(self.half.T, y)
+        return _product(self.half.T, y, tuple((columns, rows) for rows, columns in self.rectangles))
 
-    def matmat(self, x: Float[Tensor, "kept columns"]) -> Float[Tensor, "kept columns"]:
-        """D^-1/2 A D^-1/2 x."""
+    def multiply(self, x: Array) -> Array:
+        """D^-1/2 A D^-1/2 x, for a vector or one per column."""
         if not self.is_bipartite:
             return self.forward(x)
-        return torch.cat([self.forward(x[self.n_first :]), self.backward(x[: self.n_first])])
-
-    def matvec(self, x: Float[Tensor, " kept"]) -> Float[Tensor, " kept"]:
-        """D^-1/2 A D^-1/2 x for one vector."""
-        return self.matmat(x[:, None])[:, 0]
+        first, second = self.forward(x[self.n_first :]), self.backward(x[: self.n_first])
+        if isinstance(first, Tensor) and isinstance(second, Tensor):
+            return torch.cat([first, second])
+        return np.concatenate([first, second])
 
 
 def normalized_operator(graph: UnitGraph, *, device: torch.device | str = "cpu") -> NormalizedOperator:
@@ -74,7 +88,8 @@ def normalized_operator(graph: UnitGraph, *, device: torch.device | str = "cpu")
         shape = (n_first, len(sides[1]))
         first, second = (np.sqrt(graph.degrees[side]) for side in sides)
     half = _on_device(_assembled(parts, shape, first, second), device)
-    return NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]))
+    operator = NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]))
+    return replace(operator, rectangles=_rectangles(parts, shape)) if operator.is_dense else operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +169,40 @@ def _add(dense: Float[np.ndarray, "first second"], part: _Part) -> None:
         dense[np.ix_(part.rows, part.columns)] += sizes
 
 
+def _rectangles(parts: list[_Part], shape: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
+    """The parts' places, if they are few, connected, and leave most of the matrix empty; each place once."""
+    places = set()
+    for part in parts:
+        rows, columns = _as_slice(part.rows), _as_slice(part.columns)
+        if not isinstance(rows, slice) or not isinstance(columns, slice):
+            return ()
+        places.add((rows.start, rows.stop, columns.start, columns.stop))
+    area = sum((bottom - top) * (right - left) for top, bottom, left, right in places)
+    if area > MOSTLY_EMPTY * shape[0] * shape[1] or _overlap(places):
+        return ()
+    return tuple((slice(top, bottom), slice(left, right)) for top, bottom, left, right in sorted(places))
+
+
+def _overlap(places: set[tuple[int, int, int, int]]) -> bool:
+    return any(
+        one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+        for one, other in combinations(places, 2)
+    )
+
+
+def _product(matrix: Matrix, x: Array, rectangles: tuple[tuple[slice, slice], ...]) -> Array:
+    whole: Any = matrix
+    if not rectangles:
+        product: Array = whole @ x
+        return product
+    shape = (whole.shape[0], *x.shape[1:])
+    total: Any = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=np.float32)
+    for rows, columns in rectangles:
+        total[rows] += whole[rows, columns] @ x[columns]
+    summed: Array = total
+    return summed
+
+
 def _as_slice(positions: Int[np.ndarray, " n"]) -> slice | Int[np.ndarray, " n"]:
     is_run = bool(np.all(np.diff(positions) == 1))
     return slice(int(positions[0]), int(positions[-1]) + 1) if is_run else positions
@@ -174,15 +223,14 @@ def _entries(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _on_device(matrix: np.ndarray | sp.csr_array, device: torch.device | str) -> Matrix:
+    if torch.device(device).type == "cpu":
+        return matrix  # numpy and scipy multiply vectors faster than torch there, by a third and more
     if isinstance(matrix, np.ndarray):
         return torch.from_numpy(matrix).to(device)
-    if torch.device(device).type == "cpu":
-        return matrix  # scipy multiplies on the CPU: torch's sparse matrices are slower there, and warn
     index = (torch.from_numpy(matrix.indptr.astype(np.int64)), torch.from_numpy(matrix.indices.astype(np.int64)))
     return torch.sparse_csr_tensor(*index, torch.from_numpy(matrix.data), matrix.shape).to(device)
 
 
-def _product(matrix: Matrix, x: Tensor) -> Tensor:
-    if isinstance(matrix, Tensor):
-        return matrix @ x
-    return torch.from_numpy(matrix @ x.numpy())
+def as_numpy(array: Array) -> np.ndarray:
+    """The array in this process's memory."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

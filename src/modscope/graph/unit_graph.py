@@ -122,7 +122,7 @@ class UnitGraph:
     @cached_property
     def connectivity(self) -> Connectivity:
         """Which units hang together, and whether two colours are enough."""
-        return connectivity(self.blocks, self.n_units)
+        return connectivity(self.blocks, self.degrees)
 
     @property
     def components(self) -> Int[np.ndarray, " units"]:

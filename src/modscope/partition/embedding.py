@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import scipy.linalg
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from modscope.graph.operator import NormalizedOperator
+from modscope.graph.operator import Array, NormalizedOperator, as_numpy
 from modscope.partition.lanczos import largest_eigenpairs
 
-SMALL_SIDE = 256  # up to this many units an eigendecomposition beats Lanczos
+SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
 GRAM_SIDE, GRAM_ENTRIES = 1024, 1 << 24  # a half graph this narrow and large is worth one pass for its Gram matrix
 MIN_SINGULAR_VALUE = 1e-4
+# Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
+TOLERANCE = 3e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,12 @@ class Embedding:
 
 
 def embed(
-    operator: NormalizedOperator, n_dimensions: int, components: Int[np.ndarray, " kept"], rng: np.random.Generator
+    operator: NormalizedOperator,
+    n_dimensions: int,
+    components: Int[np.ndarray, " kept"],
+    *,
+    rng: np.random.Generator,
+    tolerance: float = TOLERANCE,
 ) -> Embedding:
     """The leading eigenvectors: exact where that is cheap, by Lanczos otherwise.
 
@@ -42,6 +48,7 @@ def embed(
         n_dimensions: Number of eigenvectors, those of the components included.
         components: Component of each unit that the operator keeps.
         rng: Start vector of Lanczos.
+        tolerance: Residual of Lanczos, relative to the eigenvalue.
     """
     n_components = int(components.max()) + 1
     known = np.zeros((len(components), n_components), dtype=np.float32)
@@ -51,71 +58,82 @@ def embed(
     if n_wanted <= 0:
         return Embedding(np.ones(n_components), known)
     search = _half_pairs if operator.is_bipartite else _full_pairs
-    values, vectors = search(operator, n_wanted, known, rng)
+    values, vectors = search(operator, n_wanted, known, rng, tolerance)
     return Embedding(np.concatenate([np.ones(n_components), values]), np.concatenate([known, vectors], axis=1))
 
 
 def _half_pairs(
-    operator: NormalizedOperator, n_wanted: int, known: Float[np.ndarray, "kept components"], rng: np.random.Generator
+    operator: NormalizedOperator,
+    n_wanted: int,
+    known: Float[np.ndarray, "kept components"],
+    rng: np.random.Generator,
+    tolerance: float,
 ) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
     """Eigenpairs from the singular vectors of the half graph; the known ones are left out."""
-    short_side = np.ascontiguousarray(known[operator.n_first :]) * np.float32(np.sqrt(2))
-    n_short = len(short_side)
-    n_wanted = min(n_wanted, n_short - known.shape[1])
-    locked = torch.from_numpy(short_side).to(_device(operator))
-    if n_short <= SMALL_SIDE or (n_short <= GRAM_SIDE and _n_entries(operator) >= GRAM_ENTRIES):
+    locked = known[operator.n_first :].T * np.sqrt(2, dtype=np.float32)
+    n_short = locked.shape[1]
+    n_wanted = min(n_wanted, n_short - len(locked))
+    is_narrow = n_short <= GRAM_SIDE and operator.is_dense and operator.n_first * n_short >= GRAM_ENTRIES
+    if n_short <= SMALL_SIDE or is_narrow:
         squares, right = _exact(_gram(operator), n_wanted, locked)
     else:
         squares, right = largest_eigenpairs(
-            lambda x: operator.backward(operator.forward(x)), n_short, n_wanted, locked=locked, rng=rng
+            lambda x: operator.backward(operator.forward(x)),
+            n_wanted,
+            locked=operator.like(locked),
+            rng=rng,
+            tolerance=tolerance,
         )
-    values = squares.clamp(min=0).sqrt()
+    values = np.sqrt(np.maximum(squares, 0))
     is_nonzero = values > MIN_SINGULAR_VALUE  # others have no partner on the long side
-    values, right = values[is_nonzero], right[:, is_nonzero]
-    left = operator.forward(right.contiguous()) / values
-    vectors = torch.cat([left, right]) / np.sqrt(2)
-    return values.cpu().numpy().astype(np.float64), vectors.cpu().numpy()
+    values, right = values[is_nonzero], right[: int(is_nonzero.sum())]
+    left = as_numpy(operator.forward(right.T)) / values.astype(np.float32)
+    return values, np.concatenate([left, as_numpy(right).T]) / np.sqrt(2, dtype=np.float32)
 
 
 def _full_pairs(
-    operator: NormalizedOperator, n_wanted: int, known: Float[np.ndarray, "kept components"], rng: np.random.Generator
+    operator: NormalizedOperator,
+    n_wanted: int,
+    known: Float[np.ndarray, "kept components"],
+    rng: np.random.Generator,
+    tolerance: float,
 ) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
     n_units = len(operator.units)
     n_wanted = min(n_wanted, n_units - known.shape[1])
-    locked = torch.from_numpy(known).to(_device(operator))
     if n_units <= SMALL_SIDE:
-        shifted = (torch.eye(n_units, device=_device(operator)) + operator.matmat(torch.eye(n_units))) / 2
-        halves, vectors = _exact(shifted, n_wanted, locked)
+        identity = np.eye(n_units, dtype=np.float32)
+        halves, vectors = _exact(
+            (identity + as_numpy(operator.multiply(operator.like(identity)))) / 2, n_wanted, known.T
+        )
     else:
         # (1 + N) / 2 has its eigenvalues in [0, 1]: the largest are also the largest in absolute value
         halves, vectors = largest_eigenpairs(
-            lambda x: (x + operator.matmat(x)) / 2, n_units, n_wanted, locked=locked, rng=rng
+            lambda x: (x + operator.multiply(x)) / 2,
+            n_wanted,
+            locked=operator.like(np.ascontiguousarray(known.T)),
+            rng=rng,
+            tolerance=tolerance,
         )
-    return (2 * halves - 1).cpu().numpy().astype(np.float64), vectors.cpu().numpy()
+    return 2 * halves - 1, as_numpy(vectors).T
 
 
 def _exact(
-    matrix: Float[Tensor, "n n"], n_wanted: int, locked: Float[Tensor, "n known"]
-) -> tuple[Float[Tensor, " wanted"], Float[Tensor, "n wanted"]]:
+    matrix: Float[np.ndarray, "n n"], n_wanted: int, locked: Float[np.ndarray, "known n"]
+) -> tuple[Float[np.ndarray, " wanted"], Array]:
     """Leading eigenpairs of a small matrix with eigenvalues >= 0 whose eigenpairs `locked` (eigenvalue 1) are known."""
+    if n_wanted <= 0:
+        return np.zeros(0), locked[:0]
     # eigenvalue 1 becomes -1: out of the way, and never mixed with one of the wanted
-    deflated = matrix.double() - 2 * locked.double() @ locked.double().T
-    values, vectors = torch.linalg.eigh(deflated)
-    values, vectors = values.flip(0)[:n_wanted], vectors.flip(1)[:, :n_wanted]
-    return values.float(), vectors.float()
+    deflated = matrix.astype(np.float64) - 2 * locked.T.astype(np.float64) @ locked
+    last = len(matrix) - 1
+    values, vectors = scipy.linalg.eigh(deflated, subset_by_index=[last - n_wanted + 1, last])
+    return values[::-1].copy(), np.ascontiguousarray(vectors.T[::-1], dtype=np.float32)
 
 
-def _gram(operator: NormalizedOperator) -> Float[Tensor, "second second"]:
+def _gram(operator: NormalizedOperator) -> Float[np.ndarray, "second second"]:
     half = operator.half
-    if isinstance(half, Tensor):
-        return half.T @ half if half.layout == torch.strided else (half.T @ half).to_dense()
-    return torch.from_numpy((half.T @ half).toarray())
-
-
-def _n_entries(operator: NormalizedOperator) -> int:
-    half = operator.half
-    return half.shape[0] * half.shape[1] if isinstance(half, Tensor) and half.layout == torch.strided else 0
-
-
-def _device(operator: NormalizedOperator) -> torch.device:
-    return operator.half.device if isinstance(operator.half, Tensor) else torch.device("cpu")
+    gram = half.T @ half
+    if isinstance(gram, np.ndarray):
+        return gram
+    dense: np.ndarray = gram.toarray() if hasattr(gram, "toarray") else gram.to_dense().cpu().numpy()
+    return dense

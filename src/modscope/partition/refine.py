@@ -11,9 +11,10 @@ import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import NormalizedOperator
+from modscope.graph.operator import NormalizedOperator, as_numpy
 
-MAX_SWEEPS = 30
+MAX_SWEEPS = 50
+MIN_SWEEP_GAIN = 1e-4  # share of the n-cut that a sweep must save for another one to follow
 MIN_GAIN = 1e-7  # n-cut that a move must save; below it float32 sums decide
 
 
@@ -34,8 +35,12 @@ def refined(
     state = _state(operator, labels, n_clusters)
     sweep = _compiled_sweep() if (has_numba() if use_numba is None else use_numba) else _sweep
     access = _neighbours(operator)
+    inside = _mean_share_inside(state)
     for _ in range(MAX_SWEEPS):
-        if not sweep(*access, *state):
+        n_moves = sweep(*access, *state)
+        before, inside = inside, _mean_share_inside(state)
+        # n-cut is n_clusters * (1 - inside)
+        if not n_moves or inside - before < MIN_SWEEP_GAIN * (1 - inside):
             break
     return state[0]
 
@@ -55,24 +60,30 @@ def _state(
     roots = operator.root_degrees
     is_member = np.zeros((len(labels), n_clusters), dtype=np.float32)
     is_member[np.arange(len(labels)), labels] = roots
-    device = operator.half.device if isinstance(operator.half, torch.Tensor) else "cpu"
-    links = operator.matmat(torch.from_numpy(is_member).to(device)).cpu().numpy()
+    links = as_numpy(operator.multiply(operator.like(is_member)))
     volumes = np.bincount(labels, weights=roots**2, minlength=n_clusters)
     own = links[np.arange(len(labels)), labels] * roots
     within = np.bincount(labels, weights=own, minlength=n_clusters)
     return labels.astype(np.int64), np.ascontiguousarray(links.T), volumes, within, roots
 
 
+def _mean_share_inside(state: tuple[np.ndarray, ...]) -> float:
+    _, _, volumes, within, _ = state
+    return float((within / volumes).mean())
+
+
 def _neighbours(operator: NormalizedOperator) -> tuple[Any, ...]:
     """The half graph row by row for the units of both colours: n_first, dense | indptr, indices, data."""
     half, n_first = operator.half, operator.n_first
-    if isinstance(half, torch.Tensor) and half.layout == torch.strided:
-        rows = half.cpu().numpy()
-        return n_first, rows, np.ascontiguousarray(rows.T) if n_first else rows
+    if operator.is_dense and not sp.issparse(half):
+        rows = as_numpy(half)
+        # torch transposes in half of numpy's time
+        return n_first, rows, torch.from_numpy(rows).T.contiguous().numpy() if n_first else rows
     if isinstance(half, torch.Tensor):
         half = half.cpu()
         index = (half.col_indices().numpy(), half.crow_indices().numpy())
         half = sp.csr_array((half.values().numpy(), *index), shape=half.shape)
+    assert isinstance(half, sp.csr_array)
     whole = sp.block_array([[None, half], [half.T, None]], format="csr") if n_first else half
     return whole.indptr, whole.indices, whole.data
 

@@ -55,11 +55,23 @@ def _best_move(
 def _candidates(
     labels: np.ndarray, links: np.ndarray, volumes: np.ndarray, within: np.ndarray, roots: np.ndarray
 ) -> np.ndarray:
-    chosen = np.empty(len(labels), dtype=np.int64)
+    n_units = len(labels)
+    best = np.full(n_units, -np.inf)
+    for cluster in range(len(volumes)):  # outside, so that the inner loop runs over neighbouring memory
+        volume, inside = volumes[cluster], within[cluster]
+        share = inside / volume
+        for unit in range(n_units):
+            grown = (inside + 2 * (links[cluster, unit] * roots[unit])) / (volume + roots[unit] * roots[unit]) - share
+            best[unit] = max(best[unit], grown if labels[unit] != cluster else -np.inf)
+    chosen = np.empty(n_units, dtype=np.int64)
     count = 0
-    for unit in range(len(labels)):
-        _, gain = _best_move(unit, labels, links, volumes, within, roots)
-        if gain > MIN_GAIN:
+    for unit in range(n_units):
+        own, root = labels[unit], roots[unit]
+        left = volumes[own] - root * root
+        if left <= 1e-9 * volumes[own]:
+            continue
+        shrunk = (within[own] - 2 * (links[own, unit] * root)) / left - within[own] / volumes[own]
+        if shrunk + best[unit] > MIN_GAIN:
             chosen[count] = unit
             count += 1
     return chosen[:count]

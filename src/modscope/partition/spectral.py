@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from jaxtyping import Float, Int
 
 from modscope.errors import PartitionError
@@ -18,6 +17,8 @@ from modscope.partition.kmeans import k_means
 from modscope.partition.partition import Partition
 from modscope.partition.refine import refined
 from modscope.randomness import Rng, generator, seed_of
+
+ITERATIONS, FEW_ITERATIONS = 30, 10  # of k-means; single moves do better what its last iterations would
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,19 @@ class Spectral:
     def _clustered(
         self, operator: NormalizedOperator, components: Int[np.ndarray, " kept"], rng: np.random.Generator
     ) -> Int[np.ndarray, " kept"]:
-        vectors = embed(operator, self.n_clusters, components, rng).vectors
+        vectors = embed(operator, self.n_clusters, components, rng=rng).vectors
         if components.max() == 0 and vectors.shape[1] > 1:
             vectors = vectors[:, 1:]  # the same for every unit once divided by the root degrees
-        points = torch.from_numpy(vectors / operator.root_degrees[:, None].astype(np.float32)).to(self.device)
-        # with the degrees as weights, k-means in these coordinates is the relaxation of n-cut itself
-        weights = torch.from_numpy((operator.root_degrees**2).astype(np.float32)).to(self.device)
-        labels = k_means(points, weights, self.n_clusters, n_starts=self.n_starts, rng=rng).labels[0]
+        points = vectors / operator.root_degrees[:, None].astype(np.float32)
+        labels = k_means(
+            points,
+            # with the degrees as weights, k-means in these coordinates is the relaxation of n-cut itself
+            (operator.root_degrees**2).astype(np.float32),
+            self.n_clusters,
+            n_starts=self.n_starts,
+            n_iterations=FEW_ITERATIONS if self.refine else ITERATIONS,
+            rng=rng,
+        )
         return refined(operator, labels, self.n_clusters) if self.refine else labels
 
 
