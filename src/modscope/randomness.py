@@ -38,7 +38,11 @@ def numbered(seed: int, name: str, index: int = 0) -> np.random.Generator:
 
     Counter-based: the key is the name's SHA-256 and the index, so results do not depend on the number of workers,
     on the order in which jobs end, or on Python's `hash`.
+
+    Raises:
+        StatisticsError: If the seed is not a non-negative int.
     """
+    seed = seed_of(seed)
     digest = hashlib.sha256(name.encode()).digest()
     key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*key, index)))

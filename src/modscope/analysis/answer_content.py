@@ -107,7 +107,7 @@ def lesions_content(importance: Importance) -> dict[str, Any]:
             "n_units": len(part.unit_ids),
             "task": task,
             "drop": float(importance.drops[i, j]),
-            **_null_band(importance.first_drops[:, i, j]),
+            **_null_band(importance.control_drops[:, i, j]),
             "p": float(importance.p_values[i, j]),
             "p_adjusted": float(importance.adjusted_p_values[i, j]),
         }

@@ -191,7 +191,7 @@ class _Compared:
     intersection: Int[np.ndarray, "masks masks"]
     expected: Float[np.ndarray, "masks masks"]
     expected_plain: float
-    counts: tuple[tuple[Int[np.ndarray, "masks strata"], Int[np.ndarray, " strata"]], ...]
+    counts: tuple[tuple[Int[np.ndarray, "masks _strata"], Int[np.ndarray, " _strata"]], ...]
 
     @staticmethod
     def all_of(parts: Sequence[_Compared]) -> _Compared:

@@ -13,7 +13,7 @@ from modscope.wiring.wiring import UnitGroup
 
 
 def head_labels(
-    heads: Sequence[tuple[int, Int[np.ndarray, " ids"]]], unit_of: Int[np.ndarray, " ids"]
+    heads: Sequence[tuple[int, Int[np.ndarray, "..."]]], unit_of: Int[np.ndarray, " ids"]
 ) -> Int[np.ndarray, " units"]:
     """The attention head of each unit's query, key and value dimensions; -1 for units of no head.
 
