@@ -7,7 +7,7 @@ x' W = x W - (x_S - fill_S) W_S.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from modscope.calling import arguments
-from modscope.lesions.reads import Place, Read, ReadMode, run_replaced
+from modscope.lesions.reads import Place, Read, ReadMode
 from modscope.lesions.values import Fill
 from modscope.wiring.wiring import Wiring
 
@@ -56,8 +56,10 @@ class Reading:
         flags = is_silenced[self.ids]
         return flags if flags.any() else None
 
-    def replaced(self, flags: Bool[np.ndarray, "..."], operand: Tensor) -> Tensor:
+    def replaced(self, flags: Bool[np.ndarray, "..."] | None, operand: Tensor) -> Tensor:
         """The operand with the silenced entries replaced."""
+        if flags is None:
+            return operand
         return torch.where(torch.from_numpy(flags).to(operand.device), self.fill, operand)
 
 
@@ -70,14 +72,15 @@ class Step:
     kwargs: dict[str, Any]
     inputs: frozenset[int]
     results: tuple[int, ...]  # -1: not a tensor
-    reading: Reading | None
+    readings: tuple[Reading, ...]
 
     @cached_property
     def is_plain(self) -> bool:
         """Whether it is a matrix times a weight, with one unit per column of the matrix."""
         first = {aten.addmm.default: 1, aten.mm.default: 0}.get(self.func)
-        reading = self.reading
-        return reading is not None and reading.place.argument == first and reading.ids.ndim == 1 and not self.kwargs
+        if len(self.readings) != 1 or self.kwargs:
+            return False
+        return self.readings[0].place.argument == first and self.readings[0].ids.ndim == 1
 
 
 @dataclass(eq=False)
@@ -95,41 +98,40 @@ class Tape:
         is_silenced = np.append(lesion, False)  # the last one: no unit (-1)
         changed: dict[int, Tensor] = {}
         for step in self.steps:
-            flags = None if step.reading is None else step.reading.flags(is_silenced)
-            if flags is not None or not step.inputs.isdisjoint(changed):
+            flags = [reading.flags(is_silenced) for reading in step.readings]
+            reads = any(flag is not None for flag in flags)
+            if reads or not step.inputs.isdisjoint(changed):
                 self._rerun(step, flags, changed)
         leaves = [self._resolved(leaf, changed) for leaf in self.outputs]
         for reading in self.output_readings:
-            flags = reading.flags(is_silenced)
-            if flags is not None:
-                leaves[reading.place.argument] = reading.replaced(flags, leaves[reading.place.argument])
+            place = reading.place
+            leaves[place.argument] = reading.replaced(reading.flags(is_silenced), leaves[place.argument])
         return tree_unflatten(leaves, self.structure)
 
-    def _rerun(self, step: Step, flags: np.ndarray | None, changed: dict[int, Tensor]) -> None:
+    def _rerun(self, step: Step, flags: Sequence[np.ndarray | None], changed: dict[int, Tensor]) -> None:
         """Run an operation again, with what has changed, and with what it reads replaced."""
-        reading = step.reading
-        if reading is not None and flags is not None and step.is_plain and step.inputs.isdisjoint(changed):
-            chosen = flags.nonzero()[0]
-            if 2 * len(chosen) <= len(flags):
-                changed[step.results[0]] = self._corrected(step, reading, torch.from_numpy(chosen))
+        if step.is_plain and flags[0] is not None and step.inputs.isdisjoint(changed):
+            chosen = flags[0].nonzero()[0]
+            if 2 * len(chosen) <= len(flags[0]):
+                changed[step.results[0]] = self._corrected(step, torch.from_numpy(chosen))
                 return
         args = self._resolved(step.args, changed)
         kwargs = self._resolved(step.kwargs, changed) if step.kwargs else step.kwargs
         if step.func._schema.is_mutable:
             args = tree_map_only(Tensor, torch.clone, args)  # what it writes into is still needed by other lesions
-        if reading is None or flags is None:
-            result = step.func(*args, **kwargs)
-        else:
-            replace = functools.partial(_replaced, reading, flags)
-            result = run_replaced(step.func, args, kwargs, reading.place, replace)
+        for reading, flag in zip(step.readings, flags, strict=True):
+            argument = reading.place.argument
+            args = (*args[:argument], reading.replaced(flag, args[argument]), *args[argument + 1 :])
+        result = step.func(*args, **kwargs)
         if isinstance(result, Tensor):
             changed[step.results[0]] = result
             return
         leaves = zip(step.results, tree_leaves(result), strict=True)
         changed.update({number: leaf for number, leaf in leaves if number >= 0})
 
-    def _corrected(self, step: Step, reading: Reading, chosen: Tensor) -> Tensor:
+    def _corrected(self, step: Step, chosen: Tensor) -> Tensor:
         """The product, corrected by the silenced columns: x' W = x W - (x_S - fill_S) W_S."""
+        reading = step.readings[0]
         first = reading.place.argument
         if reading.columns is None or reading.rows is None:
             operand = self._resolved(step.args[first], {})
@@ -147,10 +149,6 @@ class Tape:
         if type(value) is dict:
             return {name: self._resolved(entry, changed) for name, entry in value.items()}
         return value
-
-
-def _replaced(reading: Reading, flags: np.ndarray, read: Read) -> Tensor:
-    return reading.replaced(flags, read.operand)
 
 
 class Recorder(ReadMode):
@@ -204,15 +202,16 @@ class Recorder(ReadMode):
                 self.tape.values[number] = self.tape.values[number].clone()
                 self._stale.add(key)
 
-    def ran(self, func: Any, place: Place | None, result: Any) -> None:
+    def ran(self, func: Any, places: Sequence[Place], result: Any) -> None:
         """Keep an operation that a lesion can change."""
-        reading = None if place is None else Reading(place, self._fills.pop())
-        if reading is None and not self._inputs:
+        readings = tuple(Reading(place, fill) for place, fill in zip(places, self._fills, strict=True))
+        self._fills.clear()
+        if not readings and not self._inputs:
             return
         if _decides(func):
             raise NoTape(f"{func} turns what a lesion changes into a decision")
         results = tuple(self._new_slot(leaf) for leaf in tree_leaves(result))
-        self.tape.steps.append(Step(func, *self._taken, self._inputs, results, reading))
+        self.tape.steps.append(Step(func, *self._taken, self._inputs, results, readings))
 
     def _new_slot(self, leaf: Any) -> int:
         if not isinstance(leaf, Tensor):
