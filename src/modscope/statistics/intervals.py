@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -52,30 +53,32 @@ def bootstrap_interval(
     if np.ptp(values) == 0:
         constant = float(statistic(values))
         return constant, constant
-    from scipy.stats import bootstrap
-
-    resampled = bootstrap(
-        (values,),
-        statistic,
-        vectorized=False,
-        confidence_level=level,
-        n_resamples=n_resamples,
-        method="BCa",
-        random_state=generator(rng),
-    ).confidence_interval
-    if np.isnan(resampled.low) or np.isnan(resampled.high):
-        # BCa is undefined where (nearly) all resamples give the observed value, as for a median of tied values.
-        replicates = _resampled(values, statistic, n_resamples, generator(rng))
-        low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-    return float(resampled.low), float(resampled.high)
+    low, high = _bootstrapped(values, statistic, level, n_resamples, rng, "BCa")
+    if np.isnan(low) or np.isnan(high):
+        # BCa is undefined where leaving any one value out changes nothing, as for a median of tied values.
+        return _bootstrapped(values, statistic, level, n_resamples, rng, "percentile")
+    return low, high
 
 
-def _resampled(
+def _bootstrapped(
     values: Float[np.ndarray, " values"],
     statistic: Callable[[Float[np.ndarray, " values"]], float],
+    level: float,
     n_resamples: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, " resamples"]:
-    draws = rng.integers(len(values), size=(n_resamples, len(values)))
-    return np.array([float(statistic(values[draw])) for draw in draws])
+    rng: Rng,
+    method: str,
+) -> tuple[float, float]:
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # the caller looks for NaN
+        interval = bootstrap(
+            (values,),
+            statistic,
+            vectorized=False,
+            confidence_level=level,
+            n_resamples=n_resamples,
+            method=method,
+            rng=generator(rng),
+        ).confidence_interval
+    return float(interval.low), float(interval.high)
