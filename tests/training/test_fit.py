@@ -132,6 +132,12 @@ def test_frozen_parameters_and_the_modes_of_layers_are_left_as_they_were(example
 def test_impossible_training_is_refused_with_the_reason(examples):
     with pytest.raises(TaskError, match="at least one step"):
         fit(mlp([6, 2], rng=0), _task(examples), n_steps=0, rng=0)
+    with pytest.raises(TaskError, match=r"learning_rate=0\.0"):
+        fit(mlp([6, 2], rng=0), _task(examples), n_steps=1, rng=0, learning_rate=0.0)
+    with pytest.raises(TaskError, match="no parameters to train"):
+        fit(nn.Identity(), _task(examples), n_steps=1, rng=0)
+    with pytest.raises(TaskError, match=r"training the model on task 'sign of the sum' failed on inputs \(128, 6\)"):
+        fit(mlp([5, 2], rng=0), _task(examples), n_steps=1, rng=0)
     with pytest.raises(TaskError, match="no train data"):
         fit(mlp([6, 2], rng=0), _task(examples, []), n_steps=1, rng=0)
     with pytest.raises(TaskError, match="no train data"):

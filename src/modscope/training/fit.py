@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from modscope.calling import call, check_model, device_of, moved, split_batch
+from modscope.calling import call, check_model, device_of, explained, moved, split_batch
 from modscope.data.examples import Batches
-from modscope.errors import TaskError
+from modscope.errors import ModscopeError, TaskError
 from modscope.progress import track
 from modscope.randomness import Rng, seed_of
 from modscope.tasks.task import Task, checked_loss
@@ -53,24 +53,26 @@ def fit(
         before_step: Changes the model in place before every batch, such as `normalise_units`.
 
     Raises:
-        TaskError: If the task has no training data, the loss fails, or becomes infinite or NaN.
+        TaskError: If an argument is out of range, there is nothing to train or no data, the model or the loss fails
+            on a batch, or the loss becomes infinite or NaN.
 
     Source: Loshchilov & Hutter 2019 (decoupled weight decay).
     """
     model = check_model(model)
-    if n_steps < 1 or batch_size < 1:
-        raise TaskError(f"training needs at least one step of one example, got {n_steps=}, {batch_size=}")
+    if n_steps < 1 or batch_size < 1 or not learning_rate > 0 or not weight_decay >= 0:
+        raise TaskError(
+            "training needs at least one step of one example, a learning rate > 0 and a weight decay >= 0; "
+            f"got {n_steps=}, {batch_size=}, {learning_rate=}, {weight_decay=}"
+        )
     data = _in_memory(model, task)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(_trained(model), lr=learning_rate, weight_decay=weight_decay, fused=True)
     losses = torch.empty(n_steps, device=device_of(model))
     kept: dict[str, Tensor] = {}
     with _own_randomness(seed_of(rng), device_of(model)) as draws, _training_mode(model):
         for step in track(range(n_steps), f"training on {task.name}"):
             if before_step is not None:
                 before_step(model)
-            inputs, targets = split_batch(model, _drawn(task, data, batch_size, draws))
-            loss = checked_loss(task, call(model, inputs), targets)
+            loss = _loss(model, task, _drawn(task, data, batch_size, draws))
             optimizer.zero_grad()
             torch.autograd.backward(loss if penalty is None else loss + penalty(model))
             optimizer.step()
@@ -79,6 +81,24 @@ def fit(
                 kept = largest(model, pruning.density(step + 1)) if pruning.is_due(step + 1) else kept
                 remove(model, kept)
     return _finite(losses.cpu().numpy(), task)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TaskError("the model has no parameters to train; set requires_grad on those that should change")
+    return parameters
+
+
+def _loss(model: nn.Module, task: Task, batch: Any) -> Tensor:
+    inputs, targets = split_batch(model, batch)
+    try:
+        outputs = call(model, inputs)
+    except ModscopeError:
+        raise
+    except Exception as error:
+        raise explained(error, f"training the model on task '{task.name}'", inputs, TaskError) from error
+    return checked_loss(task, outputs, targets)
 
 
 def _in_memory(model: nn.Module, task: Task) -> Any:
