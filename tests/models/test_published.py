@@ -58,6 +58,13 @@ def test_every_network_can_be_exported_and_says_where_it_comes_from(name, data_f
 
 
 @pytest.mark.data
+def test_loading_leaves_the_global_random_numbers_alone(data_folder):
+    state = torch.get_rng_state()
+    load("sorted_list_transformer", folder=data_folder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "read", "n_right"),
     [

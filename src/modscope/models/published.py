@@ -64,7 +64,8 @@ def load(name: str, *, folder: str | Path | None = None) -> PublishedNetwork:
         raise DataError(f"there is no published network '{name}'; there are {', '.join(NETWORKS)}")
     reader = _READERS[name]
     checkpoint = read_checkpoint(f"networks/{name}.safetensors", folder)
-    model = reader.build(checkpoint).eval()
+    with torch.random.fork_rng([]):  # layers draw their first weights from torch's global generator
+        model = reader.build(checkpoint).eval()
     example = reader.prepare(torch.zeros(reader.example_shape, dtype=torch.long))
     return PublishedNetwork(
         name, model, reader.prepare, example, checkpoint.metadata["source"], checkpoint.metadata["licence"]
