@@ -5,8 +5,10 @@ import torch
 
 from modscope.data.digits import two_digits
 from modscope.data.examples import DataSet, Examples
+from modscope.data.idx import mnist
+from modscope.models import load
 from modscope.models.mlp import mlp
-from modscope.tasks.images import both_digits, left_digit, right_digit
+from modscope.tasks.images import both_digits, classification, left_digit, right_digit
 from modscope.tasks.task import evaluate
 from modscope.training.fit import fit
 from modscope.training.pruning import MagnitudePruning
@@ -55,6 +57,27 @@ def test_an_ideal_network_is_right_on_both_sides(data):
     one_hot = torch.nn.functional.one_hot(data.test.targets, 10).flatten(1).float()
     ideal = DataSet(data.train, Examples(one_hot, data.test.targets))
     assert evaluate(model, left_digit(ideal)).accuracy == evaluate(model, right_digit(ideal)).accuracy == 1.0
+
+
+def test_classification_counts_the_largest_output_of_encoded_pixels():
+    pixels = torch.tensor([[200, 10], [0, 255], [90, 100]], dtype=torch.uint8)
+    examples = Examples(pixels, torch.tensor([0, 1, 0]))
+    task = classification("brighter", DataSet(examples, examples), encode=lambda stored: stored.float() / 255)
+    evaluation = evaluate(torch.nn.Identity(), task)
+    assert evaluation.accuracy == pytest.approx(2 / 3)
+    assert evaluation.class_accuracy.tolist() == [0.5, 1.0]
+    logits = pixels.double() / 255
+    assert evaluation.loss == pytest.approx(
+        float((logits.logsumexp(dim=1) - logits[torch.arange(3), examples.targets]).mean()), rel=1e-5
+    )
+
+
+@pytest.mark.data
+def test_a_published_lenet_does_its_classification_task(data_folder):
+    network, data = load("lenet_mnist", folder=data_folder), mnist(data_folder)
+    evaluation = evaluate(network.model, classification("digits", data, encode=network.prepare))
+    assert evaluation.accuracy == 0.9922
+    assert evaluation.class_accuracy.min() > 0.98
 
 
 @pytest.mark.slow

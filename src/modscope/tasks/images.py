@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modscope.data.digits import LEFT, RIGHT
-from modscope.data.examples import DataSet
+from modscope.data.examples import DataSet, Encode
 from modscope.tasks.task import Task
 
 N_DIGITS = 10
@@ -27,44 +29,69 @@ def right_digit(data: DataSet, *, batch_size: int = 500) -> Task:
 
 def both_digits(data: DataSet, *, batch_size: int = 500) -> Task:
     """Name both digits, which is what the network is trained for: the sum of the two losses, right if both are."""
-
-    def loss(logits: Logits, labels: Labels) -> Float[Tensor, ""]:
-        return _side_loss(logits, labels, LEFT) + _side_loss(logits, labels, RIGHT)
-
-    def correct(logits: Logits, labels: Labels) -> Bool[Tensor, " examples"]:
-        return (logits.reshape(-1, 2, N_DIGITS).argmax(dim=2) == labels).all(dim=1)
-
     return Task(
         "both",
         data.train.batches(batch_size),
         data.test.batches(batch_size),
-        loss=loss,
-        correct=correct,
+        loss=_both_loss,
+        correct=_both_correct,
         function="name both digits",
     )
 
 
+def classification(name: str, data: DataSet, *, encode: Encode | None = None, batch_size: int = 500) -> Task:
+    """Name the class of each picture; the largest output counts.
+
+    Args:
+        name: The task's name, and what it computes.
+        data: Pictures and classes.
+        encode: Turns the stored pixels into the model's inputs, such as `prepare` of a published network.
+        batch_size: Pictures in a batch.
+    """
+    train, test = (examples.batches(batch_size, encode=encode) for examples in (data.train, data.test))
+    return Task(
+        name,
+        train,
+        test,
+        loss=F.cross_entropy,
+        correct=lambda logits, classes: logits.argmax(dim=1) == classes,
+        class_of=lambda classes: classes,
+        function=name,
+    )
+
+
 def _one_digit(name: str, side: int, data: DataSet, batch_size: int) -> Task:
-    def loss(logits: Logits, labels: Labels) -> Float[Tensor, ""]:
-        return _side_loss(logits, labels, side)
-
-    def correct(logits: Logits, labels: Labels) -> Bool[Tensor, " examples"]:
-        return _side(logits, side).argmax(dim=1) == labels[:, side]
-
+    # Partials of top-level functions, not closures: a task must be able to travel to a worker in another process.
     return Task(
         name,
         data.train.batches(batch_size),
         data.test.batches(batch_size),
-        loss=loss,
-        correct=correct,
-        class_of=lambda labels: labels[:, side],
+        loss=partial(_side_loss, side=side),
+        correct=partial(_side_correct, side=side),
+        class_of=partial(_side_label, side=side),
         function=f"name {name} digit",
     )
 
 
-def _side(logits: Logits, side: int) -> Float[Tensor, "examples 10"]:
-    return logits[:, N_DIGITS * side : N_DIGITS * (side + 1)]
+def _both_loss(logits: Logits, labels: Labels) -> Float[Tensor, ""]:
+    return _side_loss(logits, labels, LEFT) + _side_loss(logits, labels, RIGHT)
+
+
+def _both_correct(logits: Logits, labels: Labels) -> Bool[Tensor, " examples"]:
+    return (logits.reshape(-1, 2, N_DIGITS).argmax(dim=2) == labels).all(dim=1)
 
 
 def _side_loss(logits: Logits, labels: Labels, side: int) -> Float[Tensor, ""]:
-    return F.cross_entropy(_side(logits, side), labels[:, side])
+    return F.cross_entropy(_side(logits, side), _side_label(labels, side))
+
+
+def _side_correct(logits: Logits, labels: Labels, side: int) -> Bool[Tensor, " examples"]:
+    return _side(logits, side).argmax(dim=1) == _side_label(labels, side)
+
+
+def _side_label(labels: Labels, side: int) -> Int[Tensor, " examples"]:
+    return labels[:, side]
+
+
+def _side(logits: Logits, side: int) -> Float[Tensor, "examples 10"]:
+    return logits[:, N_DIGITS * side : N_DIGITS * (side + 1)]
