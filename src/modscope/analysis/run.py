@@ -115,10 +115,6 @@ class Run:
         """The same run, with some parts of its content replaced: what only the caller knows, as the data's name."""
         return replace(self, content={**self.content, **plain(parts)})
 
-    def with_seconds(self, **seconds: float) -> Run:
-        """The same run, with the time of further stages."""
-        return replace(self, seconds={**self.seconds, **seconds})
-
     def to_frame(self) -> pl.DataFrame:
         """One row per question: state, sentence, reason, effect, p."""
         import polars as pl

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from modscope.analysis.analyze import analyze
 from modscope.analysis.run import RECORD_FILE, Run
 from modscope.data.digits import two_digits
 from modscope.data.examples import DataSet
-from modscope.jobs.executors import one_thread
+from modscope.jobs.executors import map_in_order, one_thread
 from modscope.masks.learner import MaskLearner
 from modscope.models.mlp import mlp
 from modscope.partition.spectral import Spectral
 from modscope.randomness import numbered
-from modscope.records import Record, installed_versions, write_whole
+from modscope.records import Record, installed_versions, plain, write_whole
 from modscope.report.page import write_report
 from modscope.studies.folder import finished_folder
 from modscope.tasks.images import both_digits, left_digit, right_digit
@@ -73,6 +74,7 @@ class Demo:
         n_clusters: How many modules are looked for.
         n_samples: Null samples of every test of structure; the smallest possible p is 1 / (n_samples + 1).
         n_mask_seeds: Masks learned per task.
+        networks: The networks that are compared.
     """
 
     seed: int = 0
@@ -80,6 +82,7 @@ class Demo:
     n_clusters: int = 4
     n_samples: int = 100
     n_mask_seeds: int = 2
+    networks: tuple[Network, ...] = NETWORKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +119,13 @@ def run_demo(demo: Demo, folder: Path, *, n_jobs: int = 1) -> FinishedDemo:
     began = time.perf_counter()
     with finished_folder(folder, is_demo) as workshop, one_thread(), _workers(n_jobs) as executor:
         data = two_digits(numbered(demo.seed, "digits"))
-        runs = {network.name: _analysed(network, demo, data, executor) for network in NETWORKS}
+        trained = map_in_order(
+            partial(trained_network, demo=demo, data=data), demo.networks, executor=executor, description="training"
+        )
+        runs = {
+            network.name: _analysed(network, model, demo, data, executor)
+            for network, model in zip(demo.networks, trained, strict=True)
+        }
         for name, run in runs.items():
             run.save(workshop / name)
         record = _record(demo, runs)
@@ -152,10 +161,7 @@ def sides(data: DataSet) -> tuple[Task, Task]:
     return left_digit(data), right_digit(data)
 
 
-def _analysed(network: Network, demo: Demo, data: DataSet, executor: Executor | None) -> Run:
-    began = time.perf_counter()
-    model = trained_network(network, demo, data)
-    seconds = time.perf_counter() - began
+def _analysed(network: Network, model: nn.Module, demo: Demo, data: DataSet, executor: Executor | None) -> Run:
     run = analyze(
         model,
         data.test.inputs[:1],
@@ -168,7 +174,7 @@ def _analysed(network: Network, demo: Demo, data: DataSet, executor: Executor | 
         executor=executor,
         name=network.name,
     )
-    return run.with_content(**_words(network, demo, data, run)).with_seconds(training=seconds)
+    return run.with_content(**_words(network, demo, data, run))
 
 
 def _words(network: Network, demo: Demo, data: DataSet, run: Run) -> dict[str, Any]:
@@ -194,7 +200,7 @@ def _record(demo: Demo, runs: dict[str, Run]) -> Record:
     content = {
         "title": TITLE,
         "text": TEXT,
-        "demo": {**asdict(demo), "sizes": list(demo.sizes)},
+        "demo": plain(demo),
         "records": [run.content for run in runs.values()],
         "texts": {"python": f"modscope demo --seed {demo.seed}"},
     }

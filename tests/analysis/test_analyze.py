@@ -1,0 +1,151 @@
+"""One call analyses a network: facts about the whole of it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modscope.analysis.analyze import analyze
+from modscope.analysis.run import Run
+from modscope.errors import PartitionError, RecordError, TaskError, WiringError
+from modscope.masks.learner import MaskLearner
+from modscope.models.mlp import mlp
+from modscope.partition.spectral import Spectral
+from modscope.records import Record
+from modscope.report.content import Analysis
+from modscope.tasks.task import Task
+
+QUESTIONS = ["function", "structure", "importance", "bridge"]
+
+
+def pair_task(name: str, columns: list[int], inputs: torch.Tensor) -> Task:
+    """Which of two inputs is larger?"""
+    batches = [(inputs, inputs[:, columns].argmax(dim=1))]
+    return Task(
+        name,
+        batches,
+        batches,
+        loss=lambda outputs, targets: nn.functional.cross_entropy(outputs[:, columns], targets),
+        correct=lambda outputs, targets: outputs[:, columns].argmax(dim=1) == targets,
+        function=name,
+    )
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return mlp((4, 16, 16, 4), rng=0)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    inputs = torch.from_numpy(np.random.default_rng(0).standard_normal((256, 4))).float()
+    return [pair_task("first", [0, 1], inputs), pair_task("second", [2, 3], inputs)]
+
+
+def quick(network: nn.Module, tasks: object, **changes: object) -> Run:
+    settings = {"partitioner": Spectral(3), "learner": MaskLearner(n_steps=20), "n_samples": 19, "rng": 0, **changes}
+    return analyze(network, torch.zeros(1, 4), tasks, **settings)
+
+
+@pytest.fixture(scope="module")
+def run(network: nn.Module, tasks: list[Task]) -> Run:
+    return quick(network, tasks)
+
+
+def test_four_questions_are_answered_in_order(run: Run):
+    assert [verdict.key for verdict in run.verdicts] == QUESTIONS
+    assert all(verdict.sentence and verdict.reason for verdict in run.verdicts)
+
+
+def test_the_content_fits_the_schema_of_the_page(run: Run):
+    content = Analysis.model_validate(run.content)
+    assert sum(module.n for module in content.modules) + content.units.module.count(-1) == content.model.n_units
+    assert content.model.n_units == 4 + 16 + 16 + 4
+
+
+def test_same_seed_gives_the_same_bytes_with_and_without_workers(network: nn.Module, tasks: list[Task], run: Run):
+    from joblib.externals.loky import get_reusable_executor
+
+    again = quick(network, tasks, executor=get_reusable_executor(max_workers=2))
+    assert again.record().to_json() == run.record().to_json()
+
+
+def test_another_seed_gives_other_numbers(network: nn.Module, tasks: list[Task], run: Run):
+    assert quick(network, tasks, rng=1).record().to_json() != run.record().to_json()
+
+
+def test_a_saved_run_loads_with_verdicts_masks_and_partition(run: Run, tmp_path):
+    loaded = Run.load(run.save(tmp_path / "run"))
+    assert loaded.record().to_json() == run.record().to_json()
+    assert [str(verdict) for verdict in loaded.verdicts] == [str(verdict) for verdict in run.verdicts]
+    assert np.array_equal(loaded.partition.labels, run.partition.labels)
+    assert loaded.mask_set == run.mask_set
+
+
+def test_a_damaged_run_is_refused(run: Run, tmp_path):
+    path = run.save(tmp_path / "run") / "record.json"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(RecordError, match=r"record\.json"):
+        Run.load(path.parent)
+
+
+def test_a_record_of_another_kind_is_no_run(tmp_path):
+    Record("collection", "x", {}).save(tmp_path / "record.json")
+    with pytest.raises(RecordError, match="kind 'collection'"):
+        Run.load(tmp_path)
+
+
+def test_without_tasks_only_structure_is_tested(network: nn.Module):
+    run = quick(network, ())
+    assert [verdict.state == "na" for verdict in run.verdicts] == [True, False, True, True]
+    assert run.mask_set is None
+    Analysis.model_validate(run.content)
+
+
+def test_one_task_gives_importance_but_no_verdict_on_function(network: nn.Module, tasks: list[Task]):
+    states = {verdict.key: verdict.state for verdict in quick(network, tasks[0]).verdicts}
+    assert states["function"] == "na"
+    assert states["importance"] != "na"
+
+
+def test_the_network_is_left_as_it_was(network: nn.Module, tasks: list[Task]):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    quick(network, tasks)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_run_prints_plots_and_tabulates_itself(run: Run):
+    assert all(question in repr(run) for question in QUESTIONS)
+    assert run.to_frame()["key"].to_list() == QUESTIONS
+    assert "<table>" in run._repr_html_()
+    assert run.plot().get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "tasks", "error", "says"),
+    [
+        ("no model", torch.zeros(1, 4), (), WiringError, "torch.nn.Module"),
+        (nn.Linear, torch.zeros(1, 4), (), WiringError, "call the class first"),
+        (nn.Linear(4, 2), torch.zeros(1, 5), (), WiringError, "5"),
+        (nn.Linear(4, 2), torch.zeros(1, 4), ("task",), TaskError, "Task"),
+    ],
+)
+def test_bad_input_gets_a_clear_error(model, inputs, tasks, error, says):
+    with pytest.raises(error, match=says):
+        analyze(model, inputs, tasks)
+
+
+def test_a_task_without_data_is_refused(network: nn.Module, tasks: list[Task]):
+    empty = Task("empty", [], [], loss=tasks[0].loss, correct=tasks[0].correct)
+    with pytest.raises(TaskError, match="'empty' has no test data"):
+        quick(network, empty)
+
+
+def test_more_clusters_than_units_are_refused(network: nn.Module, tasks: list[Task]):
+    with pytest.raises(PartitionError, match="41"):
+        quick(network, tasks, partitioner=Spectral(41))
