@@ -73,12 +73,17 @@ def test_answers_findings_and_tables_are_readable_without_script(made_up_collect
 
 
 def test_a_part_that_was_not_measured_says_so_and_names_the_code(made_up_single, tmp_path):
-    content = made_up_single.content | {"masks": None, "bridge": {"why": "There are no masks to compare with."}}
-    text = write_report(Record("analysis", "no masks", content), tmp_path / "report.html").read_text()
-    box = re.search(r'(?s)<figure[^>]*id="f-share-pruned".*?</figure>', text).group()
-    assert "Masks were not measured in this run." in box
-    assert "<code>ms.overlap(mask_set)</code>" in box
-    assert "There are no masks to compare with." in text
+    masks = made_up_single.content["masks"] | {"density": []}
+    text = write_report(
+        Record("analysis", "no masks", made_up_single.content | {"masks": masks, "bridge": {"why": "Left out."}}),
+        tmp_path / "report.html",
+    ).read_text(encoding="utf-8")
+    figure = re.search(r'(?s)<figure[^>]*id="f-density-pruned".*?</figure>', text).group()
+    assert "<b>Masks were not measured in this run.</b><code>ms.learn_masks(" in figure
+    bridge = re.search(r'(?s)<section id="bridge".*?</section>', text).group()
+    assert "<b>Left out.</b>" in bridge
+    assert "<code>ms.alignment(mask_set, wiring, partition)</code>" in bridge
+    assert "<figure" not in bridge  # one reason for all figures stands once
 
 
 def test_the_policy_lets_our_style_and_script_pass_and_nothing_else(made_up_collection, tmp_path):

@@ -55,6 +55,17 @@ class PageSection:
     text: str
     figures: tuple[Figure, ...]
 
+    @property
+    def missing(self) -> str:
+        """Why nothing in this section was measured, where one reason holds for all figures; otherwise empty."""
+        reasons = {figure.missing for figure in self.figures}
+        return reasons.pop() if len(reasons) == 1 else ""
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The lines of Python that measure its figures."""
+        return tuple(dict.fromkeys(figure.kind.code for figure in self.figures))
+
 
 def write_report(run_or_records: Reportable, path: str | os.PathLike[str]) -> Path:
     """Write one offline HTML page about a run, a record, or several of them side by side; return its path.

@@ -83,8 +83,8 @@ const clickable = (run, module) => ({"data-m": key(run, module), "data-go": key(
 const filled = (module, make) => [make(colour(module)), texture(module) && make(texture(module))];
 const badge = (run, module, x, y, size = 16) => group(clickable(run, module),
   filled(module, fill => rect(x - size / 2, y - size / 2, size, size, {rx: 3, fill})),
-  text(x, y + 4, run.modules[module].letter, `letter l${module % 8}`));
-const swatch = (run, module) => H("span", {class: module < 0 ? "sw" : `sw c${module % 8}`, "aria-hidden": "true"}, module < 0 ? "" : run.modules[module].letter);
+  text(x, y + 4, run.modules[module].letter, texture(module) ? "letter over-texture" : `letter l${module % 8}`));
+const swatch = (run, module) => H("span", {class: module < 0 ? "sw" : `sw c${module % 8}${module < 8 ? "" : module < 16 ? " hatched" : " dotted"}`, "aria-hidden": "true"}, module < 0 ? "" : run.modules[module].letter);
 
 const taskLabel = (run, id) => (run.tasks.find(task => task.id === id) || {label: id}).label;
 const layerLabel = (run, id) => id === null ? "all layers" : (run.layers.find(layer => layer.id === id) || {label: id}).label;

@@ -69,16 +69,17 @@ const drawNetwork = (run, width) => {
   const small = width < 560, height = small ? 480 : 632;
   const lastLabels = run.layers[run.layers.length - 1].unit_labels;
   const right = lastLabels.length ? Math.min(90, widest(lastLabels) + 20) : 34;
-  const {places, marks} = placeUnits(run, width, height, {top: 30, bottom: 30, left: 30, right});
+  const isCrowded = crowded(run, width), {places, marks} = placeUnits(run, width, height, {top: 30, bottom: isCrowded ? 96 : 30, left: 30, right});
   run.places = places;
   const nodes = unitsOf(run).map(unit => {
     const place = places[unit.i], common = {...marked(run, unit.module), "data-u": unit.i, fill: colour(unit.module), opacity: unit.module < 0 ? 0.6 : null};
-    return place.size ? rect(place.x - place.size / 2, place.y - place.size / 2, place.size, place.size, {rx: 0.6, ...common}) : circle(place.x, place.y, round(place.radius), common);
+    if (place.size) return rect(place.x - place.size / 2, place.y - place.size / 2, place.size, place.size, {rx: 0.6, ...common});
+    const ring = unit.module < 8 ? {} : {fill: unit.module < 16 ? "var(--bg)" : "var(--null)", stroke: colour(unit.module), "stroke-width": round(Math.min(2, place.radius * 0.6))};
+    return circle(place.x, place.y, round(place.radius), {...common, ...ring});
   });
   const names = unitsOf(run).filter(unit => unit.label !== undefined && marks[unit.layer].step >= 10).map(unit =>
     group(marked(run, unit.module), text(places[unit.i].x + places[unit.i].radius + 5, places[unit.i].y + 4, fitted(unit.label, 80))));
-  const room = marks.length > 1 ? Math.abs(marks[marks.length - 1].x - marks[marks.length - 2].x) - 8 : width;
-  const labels = marks.map((mark, l) => mark.isPicture ? pictureLabels(mark, small) : text(Math.min(mark.x, width - 20), height - 8, fitted(small ? mark.layer.label : `${mark.layer.label} · ${thousands(mark.layer.n)}`, Math.max(40, room)), l === marks.length - 1 && mark.x > width - 60 ? "end m" : "mid m", l === marks.length - 1 && mark.x > width - 60 ? {x: width} : {}));
+  const labels = marks.map((mark, l) => mark.isPicture ? pictureLabels(mark, small) : layerName(mark.x, height - 8, width, mark.layer, {isCrowded, isLast: l === marks.length - 1, hasCount: !small}));
   const svg = drawing(width, height,
     group({class: "edges"}, run.edges ? edgePaths(run, places, small ? [0.4, 0.7, 1.2] : [0.5, 0.9, 1.6], 1800) : null),
     S("path", {class: "unit-edges", d: "", fill: "none", stroke: "var(--ink)", "stroke-width": 1.2}),
@@ -90,6 +91,13 @@ const drawNetwork = (run, width) => {
   return svg;
 };
 
+const crowded = (run, width) => run.layers.length > 1 && widest(run.layers.map(layer => layer.label)) > width * 0.75 / (run.layers.length - 1) - 8;
+const layerName = (x, y, width, layer, {isCrowded, isLast, hasCount}) => {  // slanted where there are too many for one line
+  if (isCrowded) return text(0, 0, fitted(layer.label, 112), "end m", {transform: `translate(${round(x + 4)},${round(y - 74)}) rotate(-48)`, x: null, y: null});
+  const words = hasCount ? `${layer.label} · ${thousands(layer.n)}` : layer.label, atEdge = isLast && x + measured(words) / 2 > width;
+  return text(atEdge ? width : x, y, fitted(words, 140), atEdge ? "end m" : "mid m");
+};
+
 const pictureLabels = (mark, small) => {
   const {layer} = mark, found = [text(mark.x, mark.top - 12, small ? layer.label : `${layer.label} · ${layer.shape[0]} × ${layer.shape[1]}`, "mid ink halo")];
   const room = mark.width / (layer.sides.length || 1), isTight = layer.sides.some(side => measured(side) > room);
@@ -98,7 +106,7 @@ const pictureLabels = (mark, small) => {
 };
 
 const drawBars = (run, width) => {  // too many units to draw: one bar per module and layer, height = square root of units
-  const height = 480, top = 24, bottom = height - 32, n = run.layers.length, k = run.modules.length;
+  const isCrowded = crowded(run, width), height = isCrowded ? 560 : 480, top = 24, bottom = height - (isCrowded ? 98 : 32), n = run.layers.length, k = run.modules.length;
   if (!k) return null;
   const x = n === 1 ? () => width / 2 : scale(0, n - 1, 40, width - 40), places = new Map();
   const heights = run.layers.map((_, l) => run.modules.map(module => Math.sqrt(module.by_layer[l])));
@@ -114,7 +122,7 @@ const drawBars = (run, width) => {  // too many units to draw: one bar per modul
       y += h * unit + 8;
     });
   });
-  const labels = run.layers.map((layer, l) => text(x(l), height - 8, fitted(layer.label, Math.max(36, width / n - 6)), "mid m"));
+  const labels = run.layers.map((layer, l) => layerName(x(l), height - 8, width, layer, {isCrowded, isLast: l === n - 1, hasCount: false}));
   return drawing(width, height, ribbons(run, places), bars, labels);
 };
 

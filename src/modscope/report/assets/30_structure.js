@@ -2,23 +2,25 @@
 
 DRAWINGS.set("ncut", (run, width) => {
   if (!run.ncut || !run.ncut.nulls.length) return null;
-  const {observed, nulls} = run.ncut, all = nulls.flatMap(n => n.samples).concat(observed), names = nulls.map(n => wrapped(n.label, width - 4, 12));
-  const nameHeight = 15 * Math.max(...names.map(lines => lines.length)), panelHeight = 152 + nameHeight, step = panelHeight + 12;
+  const {observed, nulls} = run.ncut, all = nulls.flatMap(n => n.samples).concat(observed);
+  const columns = width >= 320 * nulls.length ? nulls.length : 1, gap = 40, w = (width - gap * (columns - 1)) / columns, names = nulls.map(n => wrapped(n.label, w - 4, 12));
+  const nameHeight = 15 * Math.max(...names.map(lines => lines.length)), panelHeight = 152 + nameHeight, step = panelHeight + 12, rows = Math.ceil(nulls.length / columns);
   const margin = 0.08 * (Math.max(...all) - Math.min(...all)) || 0.1, low = Math.min(...all) - margin, high = Math.max(...all) + margin;
-  const x = scale(low, high, 2, width - 2), values = ticksIn(low, high, width, 76), digits = decimals(values), bins = Math.max(24, Math.round(width / 7)), parts = [];
+  const values = ticksIn(low, high, w, 76), digits = decimals(values), parts = [];
   nulls.forEach((n, i) => {
-    const oy = i * step, base = oy + panelHeight - 34, head = oy + nameHeight, counts = Array(bins).fill(0);
+    const ox = i % columns * (w + gap), oy = Math.floor(i / columns) * step, base = oy + panelHeight - 34, head = oy + nameHeight, x = scale(low, high, ox + 2, ox + w - 2);
+    const bins = Math.min(Math.round(w / 7), Math.max(24, Math.round(5 * Math.sqrt(n.samples.length)))), counts = Array(bins).fill(0);
     for (const sample of n.samples) counts[Math.min(bins - 1, Math.floor((sample - low) / (high - low) * bins))] += 1;
-    const y = scale(0, Math.max(...counts, 1) * 1.1, base, head + 52), isRight = x(observed) > width - measured(`this network ${fixed(observed)}`, 11, 600) - 12;
-    parts.push(names[i].map((words, l) => text(2, oy + 12 + 15 * l, words, "b t12")),
-      text(2, head + 15, `z ${fixed(n.test.z, 1)}, p ${pText(n.test.p)}`, "ink t12"), text(width - 2, head + 15, `${thousands(n.samples.length)} shuffles`, "end m"));
-    counts.forEach((k, b) => { if (k) parts.push(rect(x(low + b * (high - low) / bins), y(k), (width - 4) / bins - 0.7, base - y(k), {fill: "var(--null-2)", "fill-opacity": 0.75})); });
-    parts.push(axisBelow(2, width - 2, base, values.filter(v => x(v) > 10 && x(v) < width - 10), x, v => fixed(v, digits)),
+    const y = scale(0, Math.max(...counts, 1) * 1.1, base, head + 52), isRight = x(observed) > ox + w - measured(`this network ${fixed(observed)}`, 11, 600) - 12;
+    parts.push(names[i].map((words, l) => text(ox + 2, oy + 12 + 15 * l, words, "b t12")),
+      text(ox + 2, head + 15, `z ${fixed(n.test.z, 1)}, p ${pText(n.test.p)}`, "ink t12"), text(ox + w - 2, head + 15, `${thousands(n.samples.length)} shuffles`, "end m"));
+    counts.forEach((k, b) => { if (k) parts.push(rect(x(low + b * (high - low) / bins), y(k), (w - 4) / bins - 0.7, base - y(k), {fill: "var(--null-2)", "fill-opacity": 0.75})); });
+    parts.push(axisBelow(ox + 2, ox + w - 2, base, values.filter(v => x(v) > ox + 10 && x(v) < ox + w - 10), x, v => fixed(v, digits)),
       line(x(observed), head + 30, x(observed), base, null, {stroke: "var(--accent)", "stroke-width": 2}),
       text(x(observed) + (isRight ? -6 : 6), head + 39, `this network ${fixed(observed)}`, isRight ? "accent halo end" : "accent halo"));
+    if (Math.floor(i / columns) === rows - 1) parts.push(text(ox + w / 2, rows * step - 14, "n-cut, lower is more clustered", "mid m"));
   });
-  parts.push(text(width / 2, nulls.length * step - 14, "n-cut, lower is more clustered", "mid m"));
-  return drawing(width, nulls.length * step - 8, parts);
+  return drawing(width, rows * step - 8, parts);
 });
 
 const matrixPanel = (run, order, ox, oy, size, title, byModule) => {
