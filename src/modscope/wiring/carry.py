@@ -62,7 +62,7 @@ class Carry:
     connections: list[RawConnection] = field(default_factory=list)
     unit_parameters: list[RawUnitParameter] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    heads: list[tuple[int, Int[np.ndarray, " ids"]]] = field(default_factory=list)  # (head, ids of its units)
+    heads: list[tuple[int, Int[np.ndarray, "..."]]] = field(default_factory=list)  # (head, ids of its units)
     n_heads: int = 0
     layer: str = ""  # of the step that runs now
     op_name: str = ""

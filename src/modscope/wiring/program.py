@@ -1,11 +1,9 @@
-"""Which operations does a model run on an example? A flat list of them, from torch.export or from one recorded run."""
+"""Which operations does a model run on an example? A flat list of them, from torch.export."""
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 Operation: TypeAlias = torch._ops.OpOverload[..., Any]
 
@@ -158,80 +154,3 @@ def _looked_up(value: Any, known: dict[torch.fx.Node, Any]) -> Any:
 def _layer_of(node: torch.fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     return list(stack.values())[-1][0] if stack else ""
-
-
-def recorded_program(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-    """The operations that one run of the model on these numbers takes."""
-    recorder = _Recorder(model)
-    with torch.no_grad(), recorder.layers(), recorder:
-        for name, tensor in _named_tensors(model, args, kwargs):
-            recorder.result.inputs.append((recorder.slot(tensor), name))
-        outputs = model(*args, **kwargs)
-    recorder.result.outputs = [recorder.slot(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return recorder.result
-
-
-def _named_tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor among the arguments, with the name of its argument."""
-    named = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
-    for name, value in named.items():
-        tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-        for i, tensor in enumerate(tensors):
-            yield (name if len(tensors) == 1 else f"{name}_{i}"), tensor
-
-
-class _Recorder(TorchDispatchMode):
-    """Writes down every operation that reaches a tensor."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.result = Program()
-        self.model = model
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self.layer_of = {module: name for name, module in model.named_modules()}
-        self.slots: dict[int, Slot] = {}
-        self.alive: list[Tensor] = []  # an id() is only good while its tensor lives
-        self.running: list[str] = [""]
-
-    @contextmanager
-    def layers(self) -> Iterator[None]:
-        """Know which layer runs; through global hooks, so that the model gets none."""
-
-        def enter(module: nn.Module, _args: Any) -> None:
-            self.running.append(self.layer_of.get(module, self.running[-1]))
-
-        def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
-            self.running.pop()
-
-        before = register_module_forward_pre_hook(enter)
-        after = register_module_forward_hook(leave, always_call=True)
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
-
-    def slot(self, tensor: Tensor) -> Slot:
-        """The slot of a tensor; one that no operation has made is a parameter or a constant."""
-        if id(tensor) not in self.slots:
-            self.slots[id(tensor)] = self.result.new_slot(tensor)
-            self.alive.append(tensor)
-        return self.slots[id(tensor)]
-
-    def given(self, tensor: Tensor) -> Slot:
-        is_new = id(tensor) not in self.slots
-        slot = self.slot(tensor)
-        if is_new and id(tensor) in self.names:
-            self.result.parameters.append((slot, self.names[id(tensor)]))
-        elif is_new:
-            self.result.constants.append((slot, tensor.detach().clone()))
-        return slot
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        slots = tree_map(lambda leaf: self.given(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-        results = func(*args, **kwargs)
-        result = tree_map(lambda leaf: self.slot(leaf) if isinstance(leaf, Tensor) else leaf, results)
-        if isinstance(func, torch._ops.OpOverload):
-            self.result.steps.append(Step(func, slots[0], slots[1], result, self.running[-1]))
-        return results

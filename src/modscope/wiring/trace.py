@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import random
 import warnings
@@ -20,12 +21,14 @@ from modscope.calling import Inputs, arguments, check_model, evaluation_mode, ex
 from modscope.errors import WiringError
 from modscope.wiring.assemble import assembled
 from modscope.wiring.carry import Carry
-from modscope.wiring.program import Program, Slot, Step, exported_program, recorded_program
+from modscope.wiring.program import Program, Slot, Step, exported_program
+from modscope.wiring.recording import recorded_program
 from modscope.wiring.rules import keywords_for, rule_for
 from modscope.wiring.rules.elementwise import elementwise
 from modscope.wiring.values import Parameter, Value
 from modscope.wiring.wiring import Wiring
 
+ONE_RUN = "torch.export cannot follow the model (its control flow depends on numbers); this is the wiring of one run"
 LARGEST_KNOWN = 2**20  # entries; larger constants are not computed
 
 
@@ -44,7 +47,7 @@ def read_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     model = check_model(model)
     _refuse_quantised(model)
     with untouched(model), evaluation_mode(model), _traceable(model), _quiet():
-        program = _program(model, example_inputs)
+        program, warning = _program(model, example_inputs)
     if not program.outputs:
         raise WiringError("the model returns no tensor, so it has no output units; return a tensor, or a dict of them")
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -53,7 +56,7 @@ def read_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     for name, first in canonical.items():
         owners.setdefault(first, []).append(name.rpartition(".")[0])
     program.parameters = [(slot, canonical[name]) for slot, name in program.parameters]
-    carry = Carry(parameters, owners)
+    carry = Carry(parameters, owners, warnings=[warning] if warning else [])
     outputs = run_on_ids(program, carry)
     return assembled(carry, outputs, parameters)
 
@@ -64,14 +67,15 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
 
 
-def _program(model: nn.Module, inputs: Inputs) -> Program:
-    """The exported program, or, where the model's control flow depends on numbers, one recorded run."""
+def _program(model: nn.Module, inputs: Inputs) -> tuple[Program, str]:
+    """The exported program, or, where the model's control flow depends on numbers, one recorded run and a warning."""
     args, kwargs = arguments(model, inputs)
     try:
-        return exported_program(model, args, kwargs)
+        with contextlib.redirect_stderr(io.StringIO()):  # where it fails, torch prints the whole graph there
+            return exported_program(model, args, kwargs), ""
     except Exception as export_error:
         try:
-            return recorded_program(model, args, kwargs)
+            return recorded_program(model, args, kwargs), ONE_RUN
         except Exception as error:
             raise explained(error, "running the model", inputs, WiringError) from export_error
 

@@ -224,10 +224,10 @@ def _einsum_labels(equation: str, n_axes: Sequence[int]) -> tuple[list[str], str
     "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math _scaled_dot_product_cudnn_attention "
     "_scaled_dot_product_fused_attention_overrideable"
 )
-def attention(carry: Carry, query: Value, key: Value, value: Value, *_: Any, **kwargs: Any) -> Any:
+def attention(carry: Carry, query: Value, key: Value, value: Value, *_: Any, **__: Any) -> Any:
     """Values, weighted by a pattern of queries and keys."""
-    if kwargs.get("enable_gqa"):
-        times = query.shape[-3] // key.shape[-3]
+    times = query.shape[-3] // key.shape[-3] if len(query.shape) > 3 else 1
+    if times > 1:  # grouped queries: several heads read the same keys and values
         key, value = (v.moved(lambda tensor: tensor.repeat_interleave(times, -3)) for v in (key, value))
     batch = "abcdefgh"[: len(query.shape) - 2]
     pattern = contraction(carry, query, key, (batch + "xz", batch + "yz", batch + "xy"))

@@ -125,6 +125,24 @@ def packed_recurrent(
     return output, finals[0]
 
 
+@rule("_pack_padded_sequence")
+def pack(carry: Carry, value: Value, *_: Any) -> tuple[Value, Value]:
+    """Sequences of several lengths, one time step after the other."""
+    shape: tuple[int, ...] = carry.result[0].shape
+    ids = read(carry, value, range(2, len(value.shape)))[0]
+    packed = Value(shape) if value.ids is None else Value(shape, spread(ids, range(1, len(shape)), shape))
+    return packed, Value(carry.result[1].shape)
+
+
+@rule("_pad_packed_sequence")
+def unpack(carry: Carry, value: Value, *_: Any) -> tuple[Value, Value]:
+    """Packed sequences, each in its own row again."""
+    shape: tuple[int, ...] = carry.result[0].shape
+    ids = read(carry, value, range(1, len(value.shape)))[0]
+    padded = Value(shape) if value.ids is None else Value(shape, spread(ids, range(2, len(shape)), shape))
+    return padded, Value(carry.result[1].shape)
+
+
 @rule("lstm_cell")
 def lstm_cell(carry: Carry, value: Value, states: Sequence[Value], *weights: Value) -> tuple[Value, Value]:
     """One step of one layer."""

@@ -51,6 +51,14 @@ def reshape(carry: Carry, value: Value, *_: Any, **__: Any) -> Value:
     return value.moved(lambda tensor: reshaped(tensor, carry.result.shape))
 
 
+@rule("as_strided")
+def as_strided(_carry: Carry, value: Value, size: Sequence[int], *args: Any) -> Value:
+    """A view given by its steps in memory, as if the activation lay there in order."""
+    if tuple(size) == value.shape:
+        return value
+    return value.moved(lambda tensor: tensor.contiguous().as_strided(tuple(size), *args))
+
+
 @rule("expand_as")
 def expand_as(_carry: Carry, value: Value, other: Value) -> Value:
     """The same entries, many times."""
