@@ -14,6 +14,7 @@ from modscope.graph.operator import NormalizedOperator, normalized_operator
 from modscope.graph.unit_graph import UnitGraph
 from modscope.partition.embedding import embed
 from modscope.partition.kmeans import k_means
+from modscope.partition.labels import notes_on, numbered_by_first_unit
 from modscope.partition.partition import Partition
 from modscope.partition.refine import refined
 from modscope.randomness import Rng, generator, seed_of
@@ -73,7 +74,7 @@ class Spectral:
         else:
             operator = normalized_operator(graph, device=self.device)
             labels[operator.units] = self._clustered(operator, graph.components[operator.units], generator(rng))
-        return Partition(_numbered_by_first_unit(labels), _notes(graph, self.n_clusters))
+        return Partition(numbered_by_first_unit(labels), notes_on(graph, self.n_clusters))
 
     def _clustered(
         self, operator: NormalizedOperator, components: Int[np.ndarray, " kept"], rng: np.random.Generator
@@ -130,25 +131,3 @@ def _packed(
         filled[emptiest] += volumes[component]
     packed: np.ndarray = cluster_of[components]
     return packed
-
-
-def _numbered_by_first_unit(labels: Int[np.ndarray, " units"]) -> Int[np.ndarray, " units"]:
-    kept = labels >= 0
-    names, first = np.unique(labels[kept], return_index=True)
-    number = np.empty(int(names.max(initial=-1)) + 1, dtype=np.int64)
-    number[names[np.argsort(first)]] = np.arange(len(names))
-    numbered: np.ndarray = labels.copy()
-    numbered[kept] = number[labels[kept]]
-    return numbered
-
-
-def _notes(graph: UnitGraph, n_clusters: int) -> tuple[str, ...]:
-    notes = []
-    n_components = graph.connectivity.n_components
-    if len(graph.isolated):
-        notes.append(f"{len(graph.isolated)} units have no edges and are left out (label -1)")
-    if n_components >= n_clusters > 1:
-        notes.append(f"{n_components} separate components for {n_clusters} clusters: components were put together")
-    elif n_components > 1:
-        notes.append(f"the graph falls into {n_components} separate components, which count as found clusters")
-    return tuple(notes)
