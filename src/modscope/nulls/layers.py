@@ -206,6 +206,8 @@ def _read_connection(connection: Connection) -> StoredKernels:
     targets, sources = (_with_axes(ids, values.ndim) for ids in (connection.targets, connection.sources))
     window = [axis for axis in range(values.ndim) if targets.shape[axis] == sources.shape[axis] == 1]
     outer = [axis for axis in range(values.ndim) if axis not in window]
+    if len(outer) == 2 and targets.shape[outer[0]] == sources.shape[outer[1]] == 1:
+        outer.reverse()  # stored as (in, out): rows are targets all the same
     axes = (*outer, *window)
     outer_shape = [values.shape[axis] for axis in outer]
     kernels = values.transpose(axes).reshape(int(np.prod(outer_shape, dtype=np.int64)), -1)
