@@ -68,7 +68,7 @@ class MagnitudePruning:
 def largest(model: nn.Module, density: float) -> dict[str, Bool[Tensor, "..."]]:
     """For every weight tensor (two axes or more) of the model, the share `density` of its entries that are largest.
 
-    At least one entry of each is kept. Ties are broken by position.
+    At least one entry of each is kept. The number is exact: of equal sizes at the border some are kept.
     """
     return {
         name: _largest_entries(parameter.detach().abs(), density)
@@ -87,7 +87,6 @@ def remove(model: nn.Module, kept: Mapping[str, Bool[Tensor, "..."]]) -> None:
 
 def _largest_entries(sizes: Tensor, density: float) -> Bool[Tensor, "..."]:
     n_kept = max(1, round(density * sizes.numel()))
-    order = sizes.flatten().argsort(descending=True, stable=True)
     keep = torch.zeros(sizes.numel(), dtype=torch.bool, device=sizes.device)
-    keep[order[:n_kept]] = True
+    keep[sizes.flatten().topk(n_kept, sorted=False).indices] = True
     return keep.reshape(sizes.shape)
