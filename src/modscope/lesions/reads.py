@@ -30,7 +30,7 @@ class Place:
     """One place where units are read: an argument of an operation, or an output of the model."""
 
     argument: int  # which argument; of the model's outputs: which of them
-    key: int  # index of the connection in the wiring; above these: number of the output; below 0: of the product
+    key: int  # index of the connection in the wiring; above these: number of the output; below 0: a product's factor
     ids: Tensor  # unit of each entry of the operand that it broadcasts to, -1 = none
     by_unit: bool = False  # one unit lies in several entries of `ids`, and has one mean; or each column has its own
 
@@ -89,7 +89,6 @@ class ReadMode(TorchDispatchMode):
         self._table = WeightTable(self._model, self._wiring, self._reading | self._writing)
         self._carried = CarriedIds(self._followed)
         self._calls: dict[tuple[str, int], int] = {}
-        self._n_products = 0
         self._unknown: dict[str, str] = {}
         self._known: set[str] = set()
 
@@ -213,8 +212,8 @@ class ReadMode(TorchDispatchMode):
         places = []
         for argument, ids in found:
             if ids is not None:
-                self._n_products += 1
-                places.append(Place(argument, -self._n_products, ids, by_unit=True))
+                first_unit = int(ids[ids >= 0].min())
+                places.append(Place(argument, -1 - 3 * first_unit - argument, ids, by_unit=True))
         return places
 
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
