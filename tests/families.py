@@ -190,16 +190,20 @@ class OptionABlock(nn.Module):
         return F.relu(out + F.pad(same, (0, 0, 0, 0, half, self.missing - half)))
 
 
+def dense_layer(before: int, bottleneck: int, growth: int) -> nn.Module:
+    return nn.Sequential(
+        nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, bottleneck, 1, bias=False),
+        nn.BatchNorm2d(bottleneck), nn.ReLU(), nn.Conv2d(bottleneck, growth, 3, padding=1, bias=False),
+    )  # fmt: skip
+
+
 class DenseNet(nn.Module):
     """Huang et al. 2016: each layer reads all before it, side by side."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(6 + 4 * i), nn.ReLU(), nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False))
-            for i in range(3)
-        )
+        self.layers = nn.ModuleList(dense_layer(6 + 4 * i, 5, 4) for i in range(3))
         self.norm, self.classifier = nn.BatchNorm2d(18), nn.Linear(18, 5)
 
     def forward(self, x: Tensor) -> Tensor:
