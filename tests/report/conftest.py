@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,6 +240,17 @@ def made_up_single(made_up_collection: Record) -> Record:
     return Record("analysis", "A pruned network", content, versions=made_up_collection.versions)
 
 
+def chromium() -> str:
+    """The browser's program; without it tests are skipped here, and fail in CI."""
+    program = shutil.which("chromium")
+    if program is None:
+        text = "no chromium found; install it to open reports in a real browser"
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(text, pytrace=False)
+        pytest.skip(text)
+    return program
+
+
 @dataclass(frozen=True)
 class Visit:
     """What a page did in the browser: its elements afterwards, what it said on the console, what it asked for."""
@@ -250,12 +263,7 @@ class Visit:
 @pytest.fixture(scope="session")
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Visit]:
     """Open a page from disk in headless Chromium, without a network, and tell what it did."""
-    program = shutil.which("chromium")
-    if program is None:
-        text = "no chromium found; install it to open reports in a real browser"
-        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-            pytest.fail(text, pytrace=False)
-        pytest.skip(text)
+    program = chromium()
     profile = tmp_path_factory.mktemp("browser")
 
     def visit(page: Path, *, fragment: str = "", width: int = 1360, height: int = 8000) -> Visit:
@@ -280,3 +288,99 @@ def _asked_for(log: Path) -> tuple[str, ...]:
     events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     asked = [event["url"] for event in events if event.get("initiator", "not an origin") != "not an origin"]
     return tuple(url for url in asked if not url.startswith(("file:", "data:", "blob:", "chrome:")))
+
+
+# The browser takes commands at 3 and answers at 4: put the pipes there, then become the browser.
+AT_PIPES = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Session:
+    """A browser that stays open: pages are loaded, scripts are asked, over the browser's own pipe."""
+
+    def __init__(self, profile: Path) -> None:
+        command_out, command_in = os.pipe()
+        answer_out, answer_in = os.pipe()
+        options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+        arguments = [
+            *(sys.executable, "-c", AT_PIPES, str(command_out), str(answer_in)),
+            *(chromium(), *options.split(), "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND"),
+            *(f"--user-data-dir={profile}", "about:blank"),
+        ]
+        self._process = subprocess.Popen(arguments, pass_fds=(command_out, answer_in), stderr=subprocess.DEVNULL)
+        os.close(command_out)
+        os.close(answer_in)
+        self._commands, self._answers = command_in, answer_out
+        self._buffer, self._n, self._session = b"", 0, ""
+        self.events: list[dict] = []
+        page = next(target for target in self("Target.getTargets")["targetInfos"] if target["type"] == "page")
+        self._session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self(f"{domain}.enable")
+
+    def __call__(self, method: str, **parameters: object) -> dict:
+        self._n += 1
+        message = {"id": self._n, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._n:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, page: Path, *, width: int = 1360, fragment: str = "", dark: bool = False) -> None:
+        """Load a page at a width, and wait until every figure is drawn."""
+        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self("Emulation.setEmulatedMedia", features=theme)
+        for address in ("about:blank", page.as_uri() + fragment):  # another fragment alone would load nothing
+            self.events.clear()
+            self("Page.navigate", url=address)
+            while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+                self.events.append(self._next())
+        self.ask("new Promise(done => { const look = () => waiting.size ? setTimeout(look, 20) : done(); look(); })")
+
+    def ask(self, code: str) -> Any:
+        """The value of an expression in the page; a promise is waited for."""
+        answer = self("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press and release a key where the focus is."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": key} if len(key) == 1 and kind == "keyDown" else {}
+            self("Input.dispatchKeyEvent", type=kind, key=key, **text)
+
+    def problems(self) -> list[str]:
+        """What the page threw or wrote on the console since it was opened."""
+        wanted = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        return [json.dumps(event["params"]) for event in self.events if event.get("method") in wanted]
+
+    def close(self) -> None:
+        """End the browser."""
+        self._process.terminate()
+        self._process.wait(20)
+        os.close(self._commands)
+        os.close(self._answers)
+
+    def _next(self) -> dict:
+        while b"\0" not in self._buffer:
+            piece = os.read(self._answers, 1 << 20)
+            assert piece, "the browser has ended"
+            self._buffer += piece
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        return json.loads(message)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    session = Session(tmp_path_factory.mktemp("session"))
+    yield session
+    session.close()

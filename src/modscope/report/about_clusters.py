@@ -100,7 +100,7 @@ def matrix(analysis: Analysis) -> Said:
         ("all weights", count(edges.n_total)),
         ("inside modules", percent(share, 1)),
     )
-    return Said(finding, Table(("", "value"), rows))
+    return Said(finding, Table(("weights", "value"), rows))
 
 
 FIGURES = (

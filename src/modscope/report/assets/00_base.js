@@ -43,10 +43,10 @@ const measured = (words, size = 11, weight = 400) => {
   ruler.font = `${weight} ${size}px system-ui, sans-serif`;
   return ruler.measureText(words).width * 1.04;
 };
-const fitted = (words, width, size = 11) => {  // cut with an ellipsis where it would not fit
-  if (measured(words, size) <= width) return words;
+const fitted = (words, width, size = 11, weight = 400) => {  // cut with an ellipsis where it would not fit
+  if (measured(words, size, weight) <= width) return words;
   let cut = [...words].slice(0, 200);
-  while (cut.length > 1 && measured(cut.join("") + "…", size) > width) cut = cut.slice(0, -1);
+  while (cut.length > 1 && measured(cut.join("") + "…", size, weight) > width) cut = cut.slice(0, -1);
   return cut.join("") + "…";
 };
 const wrapped = (words, width, size = 11) => {  // two lines at most
@@ -54,7 +54,7 @@ const wrapped = (words, width, size = 11) => {  // two lines at most
   const parts = words.split(" ");
   let n = parts.length - 1;
   while (n > 1 && measured(parts.slice(0, n).join(" "), size, 600) > width) n -= 1;
-  return [fitted(parts.slice(0, n).join(" "), width, size), fitted(parts.slice(n).join(" "), width * 0.95, size)].filter(Boolean);
+  return [fitted(parts.slice(0, n).join(" "), width, size, 600), fitted(parts.slice(n).join(" "), width, size, 600)].filter(Boolean);
 };
 const widest = (several, size = 11) => Math.max(0, ...several.map(words => measured(words, size)));
 

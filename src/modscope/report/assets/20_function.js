@@ -1,5 +1,20 @@
 // Function: what the masks keep.
 
+const legendOf = (entries, x0, width, bracket = "") => {  // coloured squares with words, on as many lines as they need
+  const parts = [];
+  let x = x0, y = 0;
+  const take = room => { if (x + room > width && x > x0) { x = x0; y += 18; } const here = x; x += room + 14; return here; };
+  for (const [fill, words] of entries) {
+    const shown = fitted(words, width - x0 - 20), here = take(measured(shown) + 16);
+    parts.push(rect(here, y + 2, 10, 10, {rx: 2, fill: `var(${fill})`}), text(here + 15, y + 11, shown));
+  }
+  if (bracket) {
+    const here = take(measured(bracket) + 22);
+    parts.push(S("path", {d: `M${round(here)} ${y + 3}v5h14v-5`, fill: "none", stroke: "var(--ink)"}), text(here + 19, y + 11, bracket));
+  }
+  return {parts, bottom: y + 16};
+};
+
 const pairOf = (run, chosen) => {
   const pairs = [...new Set(run.masks.share.map(row => JSON.stringify(row.pair)))];
   return pairs.includes(chosen) ? chosen : pairs[0];
@@ -11,19 +26,8 @@ DRAWINGS.set("share", (run, width, state) => {
   const rows = shareRows(run, state.pair), small = width < 460, pair = rows[0].pair.map(id => taskLabel(run, id));
   const labels = rows.map(row => layerLabel(run, row.layer)), x0 = Math.min(width * 0.32, widest(labels) + 14), x1 = width - (small ? 0 : 84);
   const x = scale(0, 1, x0, x1), barHeight = 26, step = 56;
-  const legend = [["--tA", `only ${pair[0]}`], ["--tS", "shared"], ["--tB", `only ${pair[1]}`]];
-  const parts = [];
-  let at = x0, y = 0;
-  const place = wanted => { if (at + wanted > width && at > x0) { at = x0; y += 18; } const here = at; at += wanted + 14; return here; };
-  for (const [fill, words] of legend) {
-    const shown = fitted(words, width - x0 - 20), here = place(measured(shown) + 16);
-    parts.push(rect(here, y + 2, 10, 10, {rx: 2, fill: `var(${fill})`}), text(here + 15, y + 11, shown));
-  }
-  if (rows.some(row => row.random)) {
-    const here = place(measured("shared by random masks") + 22);
-    parts.push(S("path", {d: `M${round(here)} ${y + 3}v5h14v-5`, fill: "none", stroke: "var(--ink)"}), text(here + 19, y + 11, "shared by random masks"));
-  }
-  const top = y + 30;
+  const entries = [["--tA", `only ${pair[0]}`], ["--tS", "shared"], ["--tB", `only ${pair[1]}`]], bracket = rows.some(row => row.random) ? "shared by random masks" : "";
+  const legend = legendOf(entries, x0, width, bracket), parts = legend.parts, top = legend.bottom + 14;
   rows.forEach((row, i) => {
     const yRow = top + i * step, ends = [0, row.a, row.a + row.shared, 1].map(x);
     parts.push(text(x0 - 10, yRow + 17, fitted(labels[i], x0 - 10), row.layer === null ? "end b" : "end ink"));
@@ -45,9 +49,7 @@ DRAWINGS.set("density", (run, width) => {
   const layers = [...new Set(run.masks.density.map(row => row.layer))], tasks = run.tasks.filter(task => run.masks.density.some(row => row.task === task.id));
   const labels = layers.map(layer => layerLabel(run, layer)), x0 = Math.min(width * 0.32, widest(labels) + 14), x1 = width - 44;
   const most = Math.max(0.05, ...run.masks.density.map(row => row.n ? row.kept / row.n : 0)), values = ticksIn(0, most, x1 - x0), x = scale(0, Math.max(most, values[values.length - 1]), x0, x1);
-  const bar = 11, step = tasks.length * (bar + 2) + 16, top = 30, parts = [];
-  let at = x0;
-  tasks.forEach((task, t) => { const shown = fitted(task.label, 120); parts.push(rect(at, 2, 10, 10, {rx: 2, fill: `var(${taskColour(t)})`}), text(at + 15, 11, shown)); at += measured(shown) + 34; });
+  const bar = 11, step = tasks.length * (bar + 2) + 16, legend = legendOf(tasks.map((task, t) => [taskColour(t), task.label]), x0, width), top = legend.bottom + 14, parts = legend.parts;
   const bottom = top + layers.length * step;
   parts.push(values.map(v => [line(x(v), top - 6, x(v), bottom - 8, "gr"), text(x(v), bottom + 6, percent(v), "mid m")]));
   layers.forEach((layer, l) => {

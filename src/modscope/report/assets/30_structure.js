@@ -15,7 +15,7 @@ DRAWINGS.set("ncut", (run, width) => {
     parts.push(names[i].map((words, l) => text(ox + 2, oy + 12 + 15 * l, words, "b t12")),
       text(ox + 2, head + 15, `z ${fixed(n.test.z, 1)}, p ${pText(n.test.p)}`, "ink t12"), text(ox + w - 2, head + 15, `${thousands(n.samples.length)} shuffles`, "end m"));
     counts.forEach((k, b) => { if (k) parts.push(rect(x(low + b * (high - low) / bins), y(k), (w - 4) / bins - 0.7, base - y(k), {fill: "var(--null-2)", "fill-opacity": 0.75})); });
-    parts.push(axisBelow(ox + 2, ox + w - 2, base, values.filter(v => x(v) > ox + 10 && x(v) < ox + w - 10), x, v => fixed(v, digits)),
+    parts.push(axisBelow(ox + 2, ox + w - 2, base, values.filter(v => x(v) > ox + 18 && x(v) < ox + w - 18), x, v => fixed(v, digits)),
       line(x(observed), head + 30, x(observed), base, null, {stroke: "var(--accent)", "stroke-width": 2}),
       text(x(observed) + (isRight ? -6 : 6), head + 39, `this network ${fixed(observed)}`, isRight ? "accent halo end" : "accent halo"));
     if (Math.floor(i / columns) === rows - 1) parts.push(text(ox + w / 2, rows * step - 14, "n-cut, lower is more clustered", "mid m"));

@@ -25,7 +25,7 @@ DRAWINGS.set("lesions", (run, width) => {
   if (!small) parts.push(text(x0 - 10, top - 8, "units", "end m"));
   tasks.forEach((task, t) => {
     const left = x0 + t * column, s0 = left + cell + 14, s1 = left + column - 22, x = scale(100 * least, 100 * most, s0, s1);
-    parts.push(text(left, 12, fitted(`${task.label}: points lost`, column - 8, 12), "b t12"));
+    parts.push(text(left, 12, fitted(`${task.label}: points lost`, column - 8, 12, 600), "b t12"));
     if (hasStrips) parts.push(values.map(v => [line(x(v), top, x(v), end, v === 0 ? "ax" : "gr"), text(x(v), top - 8, fixed(v, decimals(values)), "mid m")]));
     rows.forEach((row, i) => {
       const test = row.tests.get(task.id), y = bottoms[i];

@@ -16,7 +16,7 @@ const lossBars = (run, module, width) => {
   const most = Math.max(0.02, ...run.lesions.rows.map(row => Math.max(row.drop, row.null_high || 0))), x0 = 96, x = scale(0, most, x0, width - 38), parts = [];
   let y = 0;
   for (const task of tasks) {
-    parts.push(text(0, y + 12, fitted(task.label, width), "b"));
+    parts.push(text(0, y + 12, fitted(task.label, width, 11, 600), "b"));
     y += 18;
     for (const row of rows.filter(item => item.task === task.id)) {
       parts.push(text(0, y + 12, fitted(layerLabel(run, row.layer), x0 - 8), "ink"));

@@ -41,11 +41,12 @@ const paperWidth = element => {
 const widthOf = element => isPrinting ? paperWidth(element) : Math.max(element.matches(".panel") ? 220 : 240, Math.floor(element.clientWidth));
 const emptyBox = (title, words) => H("div", {class: "empty"}, H("b", {}, title), words);
 
-const drawSafely = (kind, run, width) => {
-  try { return DRAWINGS.get(kind)(run, width, contextOf()); } catch (error) {
+const safely = make => {
+  try { return make(); } catch (error) {
     return emptyBox("This figure could not be drawn.", ` ${error.message}. Its table below is complete; the other figures are not affected.`);
   }
 };
+const drawSafely = (kind, run, width) => safely(() => DRAWINGS.get(kind)(run, width, contextOf()));
 const describe = (svg, words) => { if (svg instanceof SVGElement) svg.setAttribute("aria-label", words); return svg; };
 
 const drawFigure = figure => {
@@ -55,14 +56,12 @@ const drawFigure = figure => {
   plot.replaceChildren();
   if (figure.dataset.run || RUNS.length === 1) {
     const run = figure.dataset.run ? RUNS.find(item => item.id === figure.dataset.run) : RUNS[0];
-    const controls = controlsFor(kind, run);
-    if (controls) plot.append(controls);
+    plot.append(safely(() => controlsFor(kind, run)) || "");
     const svg = describe(drawSafely(kind, run, widthOf(plot)), words);
     plot.append(svg || emptyBox("There is nothing to draw.", " The table below has what was found."));
     return;
   }
-  const controls = controlsFor(kind, RUNS.find(run => run.bridge) || current());
-  if (controls) plot.append(controls);
+  plot.append(safely(() => controlsFor(kind, RUNS.find(run => run.bridge) || current())) || "");
   const isDense = kind === "alignment" && RUNS.some(run => run.modules.length > 7), panels = H("div", {class: isDense ? "panels stacked" : "panels"}), holders = RUNS.map(run => H("div", {class: run === current() ? "chosen" : null}, H("h4", {}, run.title)));
   panels.append(...holders);
   plot.append(panels);
@@ -187,7 +186,10 @@ const save = (name, content, type) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
 // A cell that a spreadsheet would read as a formula is written as text.
-const csvCell = words => { const plain = words.replace(/\u2212/g, "-"); return `"${(/^[=+@\t\r]|^-(?![\d.])/.test(plain) ? `'${plain}` : plain).replace(/"/g, '""')}"`; };
+const csvCell = words => {
+  const plain = words.replace(/\u2212/g, "-"), isFormula = /^[=+\-@\t\r]/.test(plain) && !/^[+-]?[\d.,]+%?$/.test(plain);
+  return `"${(isFormula ? `'${plain}` : plain).replace(/"/g, '""')}"`;
+};
 const csvOf = table => $$("tr", table).map(row => [...row.children].map(cell => csvCell(cell.textContent)).join(",")).join("\r\n");
 const svgOf = svg => {
   const copy = svg.cloneNode(true), tokens = getComputedStyle(document.documentElement);
