@@ -11,15 +11,17 @@ from modscope.tasks.task import Task
 from modscope.wiring.trace import read_wiring
 from modscope.wiring.wiring import Wiring
 
-N_CLASSES, N_COPIES = 3, 4
+N_CLASSES, N_COPIES = 3, 8
 LEFT, RIGHT = 0, 1
 
 
 def side_by_side() -> nn.Sequential:
-    """Outputs the left inputs on the left and the right ones on the right; hidden layers hold four copies of each."""
-    width = N_CLASSES * N_COPIES
-    half_in = torch.eye(N_CLASSES).repeat(N_COPIES, 1)  # (copies, inputs)
-    halves = (half_in, torch.eye(width), half_in.T / N_COPIES)
+    """Outputs the left inputs on the left and the right ones on the right; hidden layers hold eight copies of each.
+
+    A copy reads all copies in the layer before, so that random lesions hurt little.
+    """
+    copies = torch.eye(N_CLASSES).repeat(N_COPIES, 1)  # (copies, inputs)
+    halves = (copies, copies @ copies.T / N_COPIES, copies.T / N_COPIES)
     layers = [_linear(torch.block_diag(half, half)) for half in halves]
     return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 

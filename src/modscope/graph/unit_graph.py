@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from modscope.errors import GraphError
 from modscope.graph.connectivity import Connectivity, connectivity
@@ -61,6 +61,13 @@ class Block:
         at_targets = np.bincount(rows, weights=self.sizes.data, minlength=n_targets)
         at_sources = np.bincount(self.sizes.indices, weights=self.sizes.data, minlength=n_sources)
         return at_targets.astype(np.float64), at_sources.astype(np.float64)  # whole numbers where there is no edge
+
+    def between(self, rows: Bool[np.ndarray, " targets"], columns: Bool[np.ndarray, " sources"]) -> Block:
+        """The part of the block between some of its targets and some of its sources."""
+        if rows.all() and columns.all():
+            return self
+        sizes = self.sizes[np.flatnonzero(rows)][:, np.flatnonzero(columns)]
+        return Block(self.sources[columns], self.targets[rows], sizes, self.name)
 
     def without_loops(self) -> Block:
         """The same block, with zero where an edge would join a unit to itself."""
@@ -152,6 +159,16 @@ class UnitGraph:
         rows, columns, sizes = (np.concatenate(several) for several in zip(*parts, strict=True))
         half = sp.coo_array((sizes, (rows, columns)), shape=(self.n_units, self.n_units)).tocsr()
         return (half + half.T).tocsr()
+
+    def induced(self, units: Int[np.ndarray, " some"]) -> UnitGraph:
+        """The graph with only the edges between `units`; the others stay, isolated."""
+        is_kept = np.zeros(self.n_units, dtype=bool)
+        is_kept[units] = True
+        return UnitGraph(
+            tuple(block.between(is_kept[block.targets], is_kept[block.sources]) for block in self.blocks),
+            self.group_of,
+            self.group_names,
+        )
 
     def __repr__(self) -> str:
         kind = "bipartite" if self.is_bipartite else "not bipartite"

@@ -101,12 +101,7 @@ def chain_graph(weights: Iterable[Any], *, edge_norm: EdgeNorm = "l1") -> UnitGr
 
 def _block(connection: Connection, is_kept: np.ndarray, *, edge_norm: EdgeNorm, fold_norms: bool) -> Block:
     targets, sources, sizes = connection_sizes(connection, edge_norm=edge_norm, fold_norms=fold_norms)
-    rows, columns = is_kept[targets], is_kept[sources]
-    if not rows.all():
-        targets, sizes = targets[rows], sizes[np.flatnonzero(rows)]
-    if not columns.all():
-        sources, sizes = sources[columns], sizes[:, np.flatnonzero(columns)]
-    return Block(sources, targets, sizes, connection.parameter)
+    return Block(sources, targets, sizes, connection.parameter).between(is_kept[targets], is_kept[sources])
 
 
 def _chain_sizes(weight: Any, name: str, edge_norm: EdgeNorm) -> Float[np.ndarray, "targets sources"] | sp.csr_array:

@@ -8,14 +8,17 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import Array, NormalizedOperator, as_numpy
+from modscope.graph.operator import Array, NormalizedOperator, as_numpy, normalized_operator
+from modscope.graph.unit_graph import UnitGraph
 from modscope.partition.lanczos import largest_eigenpairs
+from modscope.randomness import Rng, generator
 
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
 GRAM_SIDE, GRAM_ENTRIES = 1024, 1 << 24  # a half graph this narrow and large is worth one pass for its Gram matrix
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
 TOLERANCE = 3e-2
+FINE_TOLERANCE = 3e-4  # the error of the eigenvalue is of the order of the square of this
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,21 @@ def embed(
     search = _half_pairs if operator.is_bipartite else _full_pairs
     values, vectors = search(operator, n_wanted, known, rng, tolerance)
     return Embedding(np.concatenate([np.ones(n_components), values]), np.concatenate([known, vectors], axis=1))
+
+
+def laplacian_eigenvalues(graph: UnitGraph, n_values: int, *, rng: Rng = 0) -> Float[np.ndarray, " values"]:
+    """The smallest eigenvalues of the normalised Laplacian 1 - D^-1/2 A D^-1/2, ascending, to about 1e-7.
+
+    One is 0 for each component. Isolated units have no part in it. There can be fewer than asked for: of a bipartite
+    graph only those below 1 come back.
+    """
+    operator = normalized_operator(graph)
+    components = graph.components[operator.units]
+    if not len(components):
+        return np.empty(0)
+    n_values = min(n_values, len(components))
+    found = embed(operator, n_values, components, rng=generator(rng), tolerance=FINE_TOLERANCE).eigenvalues
+    return 1 - found[:n_values]
 
 
 def _half_pairs(

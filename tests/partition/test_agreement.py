@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from modscope.errors import PartitionError
+from modscope.partition.agreement import agreement, agreements, matched
+from modscope.partition.partition import Partition
+
+
+def test_the_same_clusters_under_other_names_agree_fully():
+    found = agreement(Partition(np.array([0, 0, 1, 1, 2])), Partition(np.array([5, 5, 3, 3, 0])))
+    assert found.adjusted_rand == found.adjusted_mutual_information == 1
+
+
+def test_units_that_one_partition_leaves_out_do_not_count():
+    found = agreement(Partition(np.array([0, 0, 1, 1, -1])), Partition(np.array([0, 0, 1, 1, 1])))
+    assert (found.adjusted_rand, found.n_units) == (1, 4)
+
+
+def test_random_partitions_agree_by_chance_only():
+    rng = np.random.default_rng(0)
+    scores = [agreement(*(Partition(rng.integers(0, 5, 200)) for _ in range(2))).adjusted_rand for _ in range(50)]
+    assert abs(np.mean(scores)) < 0.01
+
+
+def test_several_partitions_are_compared_pair_by_pair():
+    rng = np.random.default_rng(0)
+    partitions = {name: Partition(rng.integers(0, 3, 40)) for name in ("epoch 1", "epoch 2", "epoch 3")}
+    found = agreements(partitions)
+    expected = adjusted_rand_score(partitions["epoch 1"].labels, partitions["epoch 3"].labels)
+    assert found.adjusted_rand[0, 2] == pytest.approx(expected)
+    assert found.to_frame().rows()[1] == ("epoch 1", "epoch 3", pytest.approx(expected))
+    assert found.record()["names"] == ["epoch 1", "epoch 2", "epoch 3"]
+
+
+def test_matching_undoes_a_renaming():
+    first = Partition(np.array([0, 0, 1, 1, 1, 2, -1]))
+    renamed, overlap = matched(first, Partition(np.array([4, 4, 0, 0, 0, 1, -1])))
+    np.testing.assert_array_equal(renamed.labels, first.labels)
+    np.testing.assert_array_equal(overlap, [1, 1, 1])
+
+
+def test_a_cluster_without_a_partner_gets_a_new_number():
+    renamed, overlap = matched(Partition(np.array([0, 0, 0, 0])), Partition(np.array([0, 1, 1, 1])))
+    np.testing.assert_array_equal(renamed.labels, [1, 0, 0, 0])
+    np.testing.assert_allclose(overlap, [3 / 4])
+
+
+def test_partitions_of_other_units_are_refused():
+    with pytest.raises(PartitionError, match="2 and 3 units"):
+        agreement(Partition(np.array([0, 1])), Partition(np.array([0, 1, 1])))
+
+
+def test_partitions_without_a_common_unit_are_refused():
+    with pytest.raises(PartitionError, match="nothing to compare"):
+        agreement(Partition(np.array([0, -1])), Partition(np.array([-1, 0])))
