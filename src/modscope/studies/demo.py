@@ -20,6 +20,7 @@ from modscope.analysis.analyze import analyze
 from modscope.analysis.run import RECORD_FILE, Run
 from modscope.data.digits import two_digits
 from modscope.data.examples import DataSet
+from modscope.errors import StudyError
 from modscope.jobs.executors import map_in_order, one_thread
 from modscope.masks.learner import MaskLearner
 from modscope.models.mlp import mlp
@@ -33,6 +34,7 @@ from modscope.tasks.task import Task
 from modscope.training.fit import fit
 from modscope.training.pruning import MagnitudePruning
 
+IDLE_SECONDS = 600  # a worker waits that long for work; loky's ten are too few on a busy machine, and it warns
 TITLE = "Two digits at once"
 TEXT = (
     "Each picture shows two handwritten digits, and a network names both. The two sides have nothing to do with each "
@@ -114,7 +116,7 @@ def run_demo(demo: Demo, folder: Path, *, n_jobs: int = 1) -> FinishedDemo:
         n_jobs: Worker processes; the numbers do not depend on it.
 
     Raises:
-        StudyError: If `folder` holds something else, or cannot be written.
+        StudyError: If `folder` holds something else, or cannot be written, or `n_jobs` is below 1.
     """
     began = time.perf_counter()
     with finished_folder(folder, is_demo) as workshop, one_thread(), _workers(n_jobs) as executor:
@@ -209,12 +211,14 @@ def _record(demo: Demo, runs: dict[str, Run]) -> Record:
 
 @contextmanager
 def _workers(n_jobs: int) -> Iterator[Executor | None]:
-    if n_jobs <= 1:
+    if n_jobs < 1:
+        raise StudyError(f"--jobs must be at least 1 (this process alone), got {n_jobs}")
+    if n_jobs == 1:
         yield None
         return
     from joblib.externals.loky import get_reusable_executor
 
-    executor = get_reusable_executor(max_workers=n_jobs)
+    executor = get_reusable_executor(max_workers=n_jobs, timeout=IDLE_SECONDS)
     try:
         yield executor
     finally:
