@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
         TaskError,
         WiringError,
     )
+    from modscope.graph.activations import activation_graph
     from modscope.graph.unit_graph import UnitGraph
     from modscope.graph.weights import chain_graph, weight_graph
     from modscope.lesions.importance import Importance, importance
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
     from modscope.partition.clusterability import Clusterability, clusterability
+    from modscope.partition.leiden import Leiden
     from modscope.partition.partition import Partition
     from modscope.partition.quality import n_cut, newman_modularity
     from modscope.partition.spectral import Spectral
@@ -70,6 +72,7 @@ _NAMES_BY_MODULE = {
         "DataError GraphError JobError LesionError MaskError ModscopeError PartitionError RecordError "
         "StatisticsError StudyError TaskError WiringError"
     ),
+    "modscope.graph.activations": "activation_graph",
     "modscope.graph.unit_graph": "UnitGraph",
     "modscope.graph.weights": "chain_graph weight_graph",
     "modscope.lesions.importance": "Importance importance",
@@ -82,6 +85,7 @@ _NAMES_BY_MODULE = {
     "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
     "modscope.partition.clusterability": "Clusterability clusterability",
+    "modscope.partition.leiden": "Leiden",
     "modscope.partition.partition": "Partition",
     "modscope.partition.quality": "n_cut newman_modularity",
     "modscope.partition.spectral": "Spectral",
@@ -104,6 +108,7 @@ __all__ = [
     "GraphError",
     "Importance",
     "JobError",
+    "Leiden",
     "LesionError",
     "Mask",
     "MaskError",
@@ -129,6 +134,7 @@ __all__ = [
     "Verdict",
     "Wiring",
     "WiringError",
+    "activation_graph",
     "alignment",
     "analyze",
     "applied",
