@@ -29,11 +29,14 @@ def permute_edges(subject: Any, rng: np.random.Generator) -> Any:
     Source: Hod, Casper et al. 2021.
     """
     graph: UnitGraph = subject
-    sizes = np.concatenate([layer_of(block).sizes for block in graph.blocks] or [np.empty(0)])
+    if not graph.blocks:
+        return graph
+    sizes = np.concatenate([layer_of(block).sizes for block in graph.blocks])
     sizes = sizes[rng.permutation(len(sizes))]
     n_possible = np.array([_n_pairs(block) for block in graph.blocks], dtype=np.int64)
     n_edges = rng.multivariate_hypergeometric(n_possible, len(sizes), method="marginals")
-    parts = np.split(sizes, np.cumsum(n_edges)[:-1])
+    stops = np.cumsum(n_edges)
+    parts = [sizes[stop - n : stop] for stop, n in zip(stops, n_edges, strict=True)]
     return replace(graph, blocks=tuple(_filled(*pair, rng) for pair in zip(graph.blocks, parts, strict=True)))
 
 
@@ -84,7 +87,8 @@ def _fitted(graph: UnitGraph) -> tuple[FittedScales, Float[np.ndarray, " edges"]
     residuals = sizes / (scales[targets] * scales[sources])
     n_free = max(len(sizes) - int((counts > 0).sum()), 1)
     cv_squared = float(residuals.var() / residuals.mean() ** 2) * len(sizes) / n_free
-    _fit_of_graph[graph] = posterior_scales(scales, counts, cv_squared), residuals
+    fitted = posterior_scales(np.log(scales), cv_squared / np.maximum(counts, 1), counts > 0)
+    _fit_of_graph[graph] = fitted, residuals
     return _fit_of_graph[graph]
 
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from modscope.nulls.layers import Layer
 
+POWERS = (1.0, 0.25, 0.1)  # of the power mean that is a unit's scale; the last one is nearly the geometric mean
 N_ITERATIONS = 200
 CONVERGED = 1e-5  # largest relative change of a scale
-
-
-@dataclass(frozen=True, eq=False)
-class ScaleFit:
-    """Sizes as a product, w_ij = a_i b_j r_ij, with what is known of the log scales of rows and of columns."""
-
-    row_scales: FittedScales
-    column_scales: FittedScales
+MAX_LEVERAGE = 0.8  # an entry that has its unit (nearly) to itself says nothing about residuals
+FEW = 10  # entries per unit below which the noise of scales is computed exactly ...
+MAX_EXACT = 600  # ... for at most so many units
+N_SHAPE = 100_000  # entries that the choice of the power looks at
 
 
 @dataclass(frozen=True, eq=False)
 class FittedScales:
-    """Scales of the units on one side of a layer; NaN for a unit without weights."""
+    """Log scales of the units on one side of a layer: what is known of the true ones, given the fitted ones."""
 
-    values: Float[np.ndarray, " units"]  # a_i, as fitted
-    mean: float  # of log a
-    posterior_mean: Float[np.ndarray, " units"]  # of the true log a_i, given the fitted one
+    posterior_mean: Float[np.ndarray, " units"]
     posterior_sd: Float[np.ndarray, " units"]
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " units"]:
@@ -38,32 +33,58 @@ class FittedScales:
         return drawn
 
 
+@dataclass(frozen=True, eq=False)
+class ScaleFit:
+    """Sizes as a product, w_ij = a_i b_j r_ij."""
+
+    row_scales: FittedScales
+    column_scales: FittedScales
+    origins: Int[np.ndarray, " residuals"]  # entries that residuals are known of
+    residuals: Float[np.ndarray, " residuals"]
+    power: float
+
+    def draw_residuals(
+        self, n_entries: int, rng: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
+        """All residuals in random order, some twice if fewer are known than there are entries; and their origins."""
+        chosen = rng.permutation(len(self.residuals))
+        if len(chosen) < n_entries:
+            twice = rng.integers(len(chosen), size=n_entries - len(chosen))
+            chosen = rng.permutation(np.concatenate([chosen, twice]))
+        return self.origins[chosen], self.residuals[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Variance of fitted log scales, and of fitted entries, in units of the variance of one log residual."""
+
+    rows: Float[np.ndarray, " rows"]  # 0 for a unit without weights
+    columns: Float[np.ndarray, " columns"]
+    leverage: Float[np.ndarray, " entries"]  # share of an entry's own residual that its fitted scales have taken
+
+
 _fit_of_layer: WeakKeyDictionary[Layer, ScaleFit] = WeakKeyDictionary()
 
 
 def scale_fit(layer: Layer) -> ScaleFit:
-    """Scales of the units on both sides of a layer, and how sure they are.
+    """Scales of the units on both sides of a layer with what is known of them, and the residuals.
 
-    With N entries in R rows and C columns that have any, n_i of them in row i:
+    With n_i entries in row i, n_j in column j, N in all:
 
-    1. a_i = mean over row i's entries of w_ij / b_j, and b_j likewise, in turn until nothing changes;
-       r_ij = w_ij / (a_i b_j).
-    2. Noise of a fitted log scale: v_i = cv^2 / n_i, with cv^2 = var(r) / mean(r)^2 x N / (N - R - C + 1).
-    3. Spread of the true log scales: s^2 = max(var(log a) - mean v, 0), mu = mean(log a).
-    4. The true log a_i is N(mu + s^2 / (s^2 + v_i) (log a_i - mu), s^2 v_i / (s^2 + v_i)).
-
-    The fitted scales themselves hold the noise of the residuals: to use them as they are counts it twice.
+    1. For a power q: a_i^q = mean over row i's entries of (w_ij / b_j)^q, and b_j likewise, in turn until nothing
+       changes; r_ij = w_ij / (a_i b_j).
+    2. The fit takes a share h_ij of each entry's own residual with it, so log r_ij is divided by sqrt(1 - h_ij).
+       h_ij = 1 / n_i + 1 / n_j - 1 / N; exact, from the layer's pattern, where units have few entries.
+    3. Noise of a fitted log scale: v_i = cv^2 / (q^2 n_i) (exact as above), cv^2 = var(r^q) / mean(r^q)^2.
+    4. Of the `POWERS`, q is the one with the smallest cv^2 / q^2: the mean for light tails, nearly the geometric mean
+       for heavy ones, whose few large weights would otherwise be taken for large units.
+    5. Spread of the true log scales: s^2 = max(var(log a) - mean v, 0), mu = mean(log a). The true log a_i is
+       N(mu + s^2 / (s^2 + v_i) (log a_i - mu), s^2 v_i / (s^2 + v_i)): the fitted ones hold the residuals' noise, and
+       to use them as they are counts it twice.
     """
     if layer not in _fit_of_layer:
         _fit_of_layer[layer] = _fitted(layer)
     return _fit_of_layer[layer]
-
-
-def residuals(layer: Layer) -> Float[np.ndarray, " entries"]:
-    """Sizes of the entries, without the scales of their units."""
-    fit = scale_fit(layer)
-    sizes: np.ndarray = layer.sizes / products(layer, fit.row_scales.values, fit.column_scales.values)
-    return sizes
 
 
 def products(
@@ -79,14 +100,66 @@ def products(
     return listed
 
 
+def posterior_scales(
+    log_scales: Float[np.ndarray, " units"], noise: Float[np.ndarray, " units"], is_present: Bool[np.ndarray, " units"]
+) -> FittedScales:
+    """What fitted log scales tell of the true ones, given the variance of each one's noise (step 5 of `scale_fit`)."""
+    mean = float(log_scales[is_present].mean())
+    spread = max(float(log_scales[is_present].var() - noise[is_present].mean()), 0.0)
+    total = spread + noise
+    kept = np.divide(spread, total, out=np.ones(len(noise)), where=total > 0)
+    return FittedScales(mean + kept * (log_scales - mean), np.sqrt(kept * noise))
+
+
 def _fitted(layer: Layer) -> ScaleFit:
-    matrix = layer.matrix
-    n_row, n_column = _counts(layer)
-    a, b = _balanced(matrix, n_row, n_column)
-    r = layer.sizes / products(layer, a, b)
-    n_free = max(layer.n_entries - int(np.count_nonzero(n_row)) - int(np.count_nonzero(n_column)) + 1, 1)
-    cv_squared = float(r.var(dtype=np.float64) / r.mean(dtype=np.float64) ** 2) * layer.n_entries / n_free
-    return ScaleFit(posterior_scales(a, n_row, cv_squared), posterior_scales(b, n_column, cv_squared))
+    counts = _counts(layer)
+    noise = _noise(layer, *counts)
+    fit = _fitted_with(layer, POWERS[-1], counts, noise)
+    best = _best_power(fit.residuals)
+    return fit if best == fit.power else _fitted_with(layer, best, counts, noise)
+
+
+def _fitted_with(
+    layer: Layer,
+    power: float,
+    counts: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]],
+    noise: Noise,
+) -> ScaleFit:
+    powered = replace(layer, sizes=layer.sizes**power)  # the same type: float32 for large layers
+    a, b = _balanced(powered.matrix, *counts)
+    origins, residuals = _residuals(np.log(powered.sizes / products(powered, a, b)) / power, noise.leverage, power)
+    variance = _squared_variation(residuals, power)
+    sides = [
+        posterior_scales(np.log(scales) / power, variance * factors, n > 0)
+        for scales, factors, n in zip((a, b), (noise.rows, noise.columns), counts, strict=True)
+    ]
+    return ScaleFit(sides[0], sides[1], origins, residuals, power)
+
+
+def _residuals(
+    log_ratios: Float[np.ndarray, " entries"], leverage: Float[np.ndarray, " entries"], power: float
+) -> tuple[Int[np.ndarray, " residuals"], Float[np.ndarray, " residuals"]]:
+    """Entries whose residuals are known, and these, with the share given back that the fit took."""
+    origins = np.flatnonzero(leverage < MAX_LEVERAGE)
+    if len(origins) == 0:
+        origins, leverage = np.arange(len(log_ratios)), np.zeros(len(log_ratios))
+    logs = log_ratios[origins]
+    middle = logs.mean(dtype=np.float64)
+    logs = middle + (logs - middle) / np.sqrt(1 - leverage[origins])
+    level = np.log(np.exp(power * logs).mean(dtype=np.float64)) / power  # so that the mean of r^q is 1
+    return origins, np.exp(logs - level).astype(log_ratios.dtype)
+
+
+def _squared_variation(residuals: Float[np.ndarray, " residuals"], power: float) -> float:
+    """Variance of the log of one entry's power mean: cv^2 / q^2."""
+    powered = residuals.astype(np.float64) ** power
+    return float(powered.var() / powered.mean() ** 2) / power**2
+
+
+def _best_power(residuals: Float[np.ndarray, " residuals"]) -> float:
+    """The power whose mean tells a unit's scale with the least noise."""
+    some = residuals[:: max(1, len(residuals) // N_SHAPE)]
+    return min(POWERS, key=lambda power: _squared_variation(some, power))
 
 
 def _counts(layer: Layer) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
@@ -97,6 +170,30 @@ def _counts(layer: Layer) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray,
         np.bincount(layer.rows, minlength=n_rows).astype(np.float64),
         np.bincount(layer.columns, minlength=n_columns).astype(np.float64),
     )
+
+
+def _noise(layer: Layer, n_row: Float[np.ndarray, " rows"], n_column: Float[np.ndarray, " columns"]) -> Noise:
+    """Variances in the model log w_ij = log a_i + log b_j + noise of variance 1, by least squares."""
+    n_units = len(n_row) + len(n_column)
+    if not layer.is_full and n_units <= MAX_EXACT and layer.n_entries < FEW * n_units:
+        return _exact_noise(layer, n_row, n_column)
+    rows, columns = (np.divide(1.0, n, out=np.zeros(len(n)), where=n > 0) for n in (n_row, n_column))
+    if layer.is_full:
+        leverage = np.broadcast_to(rows[0] + columns[0] - 1 / layer.n_entries, layer.n_entries)
+    else:
+        leverage = rows[layer.rows] + columns[layer.columns] - 1 / layer.n_entries
+    return Noise(rows, columns, leverage)
+
+
+def _exact_noise(layer: Layer, n_row: Float[np.ndarray, " rows"], n_column: Float[np.ndarray, " columns"]) -> Noise:
+    n_rows = len(n_row)
+    normal = np.diag(np.concatenate([n_row, n_column]))  # X'X of the model: which scales stand in an entry together
+    normal[layer.rows, n_rows + layer.columns] = normal[n_rows + layer.columns, layer.rows] = 1.0
+    covariance = np.linalg.pinv(normal, hermitian=True)  # only the products of a and b are determined
+    variance = np.diag(covariance)
+    leverage = variance[layer.rows] + variance[n_rows + layer.columns]
+    leverage = leverage + 2 * covariance[layer.rows, n_rows + layer.columns]
+    return Noise(variance[:n_rows], variance[n_rows:], leverage)
 
 
 def _balanced(
@@ -125,18 +222,3 @@ def _mean_without(
     sums = (matrix @ (1 / scales).astype(matrix.dtype)).astype(np.float64)
     means: np.ndarray = np.divide(sums, counts, out=np.ones(len(counts)), where=counts > 0)
     return means
-
-
-def posterior_scales(
-    scales: Float[np.ndarray, " units"], counts: Float[np.ndarray, " units"], cv_squared: float
-) -> FittedScales:
-    """What fitted scales tell of the true ones: steps 2 to 4 of `scale_fit`, with `counts` entries per unit."""
-    present = counts > 0
-    log_scales, noise = np.log(scales), np.divide(cv_squared, counts, out=np.zeros(len(counts)), where=present)
-    mean = float(log_scales[present].mean())
-    spread = max(float(log_scales[present].var() - noise[present].mean()), 0.0)
-    total = np.maximum(spread + noise, np.finfo(float).tiny)
-    kept = np.where(spread + noise > 0, spread / total, 1.0)
-    return FittedScales(
-        scales, mean, posterior_mean=mean + kept * (log_scales - mean), posterior_sd=np.sqrt(kept * noise)
-    )

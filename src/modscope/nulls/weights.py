@@ -13,7 +13,7 @@ from modscope.errors import StatisticsError
 from modscope.nulls.layers import Layer, Redrawn, redraw_layers, replace_weights, stored_kernels
 from modscope.nulls.registry import null_model
 from modscope.nulls.rewiring import rewired_positions
-from modscope.nulls.unit_scale import products, residuals, scale_fit
+from modscope.nulls.unit_scale import products, scale_fit
 from modscope.wiring.wiring import Connection, Wiring
 
 BANDWIDTH = 0.01  # of the papers' kernel density estimates
@@ -154,8 +154,8 @@ def _scaled(layer: Layer, positioned: Layer, rng: np.random.Generator) -> Redraw
     """The layer's residuals in random order, with drawn scales, where the entries of `positioned` stand."""
     fit = scale_fit(layer)
     scales = products(positioned, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
-    origins = rng.permutation(layer.n_entries)
-    return Redrawn(origins, residuals(layer)[origins] * scales, None)
+    origins, residuals = fit.draw_residuals(layer.n_entries, rng)
+    return Redrawn(origins, residuals * scales, None)
 
 
 def _any_positions(layer: Layer, rng: np.random.Generator) -> Int[np.ndarray, " entries"] | None:
