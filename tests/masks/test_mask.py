@@ -103,7 +103,7 @@ def test_restriction_leaves_only_the_parameters_that_fit() -> None:
 
 
 def test_masks_of_different_models_do_not_combine() -> None:
-    with pytest.raises(MaskError, match="only one of them has first.weight"):
+    with pytest.raises(MaskError, match=r"only one of them has first\.weight"):
         _ = random_mask(0) & Mask({"third": torch.ones(2, dtype=torch.bool)})
     with pytest.raises(MaskError, match="differ in the shape"):
         iou(Mask({"a": torch.ones(2, dtype=torch.bool)}), Mask({"a": torch.ones(3, dtype=torch.bool)}))

@@ -89,7 +89,7 @@ def test_only_linear_layers_on_vectors_that_run_once_are_sampled_by_their_output
     assert reads(nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(9, 2)), torch.ones(5, 2, 4)) == {
         "2.weight",
         "2.bias",
-    }  # noqa: E501
+    }
 
 
 def test_a_weight_that_is_suddenly_read_otherwise_is_an_error_not_a_wrong_gradient() -> None:

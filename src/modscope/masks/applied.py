@@ -17,25 +17,35 @@ from modscope.masks.mask import Mask
 def applied(model: nn.Module, mask: Mask) -> Iterator[nn.Module]:
     """The model with every weight that the mask removes set to zero; afterwards it is itself again.
 
-    The original tensors are set aside and never written, so the model is bit-identical afterwards, whatever happens
-    inside. A tied weight is masked wherever it is used. Changes made to masked parameters inside are lost. Run
-    `backward` inside if you need it: outside, autograd reports that the weights were changed.
+    Masked copies stand in for the parameters while inside; the parameters are set aside, never written, and put back
+    whatever happens. So the model is bit-identical afterwards, a tied weight is masked wherever it is used, and
+    `backward` through a masked run is right also after the end. Changes made to masked parameters inside are lost.
 
     Raises:
-        MaskError: If the mask is of another model (names or shapes), or removes entries of an integer parameter.
+        MaskError: If the mask is of another model (names or shapes).
     """
     inner = check_model(model)
     parameters = masked_parameters(inner, mask)
-    originals = [(parameter, parameter.data) for parameter in parameters.values()]
+    stand_ins = {id(parameter): _masked(parameter, mask.kept[name]) for name, parameter in parameters.items()}
+    places = [
+        (layer, name, parameter)
+        for layer in inner.modules()
+        for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in stand_ins
+    ]
     try:
-        for name, parameter in parameters.items():
-            kept = mask.kept[name].to(parameter.device)
-            parameter.data = torch.where(kept, parameter.data, torch.zeros((), dtype=parameter.dtype))
+        for layer, name, parameter in places:
+            setattr(layer, name, stand_ins[id(parameter)])
         yield model
     finally:
-        for parameter, original in originals:
-            parameter.data = original
-        _mark_as_changed([parameter for parameter, _ in originals])
+        for layer, name, parameter in places:
+            setattr(layer, name, parameter)  # not by the dict: recurrent layers keep a second list up to date
+
+
+def _masked(parameter: nn.Parameter, kept: Tensor) -> nn.Parameter:
+    zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+    masked = torch.where(kept.to(parameter.device), parameter.detach(), zero)
+    return nn.Parameter(masked, requires_grad=parameter.requires_grad)
 
 
 def masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
@@ -68,9 +78,3 @@ def masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
         name_of[id(parameter)] = name
         chosen[name] = parameter
     return chosen
-
-
-def _mark_as_changed(parameters: list[nn.Parameter]) -> None:
-    """Nothing; a graph that was recorded under the mask now refuses to run backward with the unmasked weights."""
-    tensors: list[Tensor] = list(parameters)
-    torch.autograd.graph.increment_version(tensors)

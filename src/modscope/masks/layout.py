@@ -89,11 +89,14 @@ class LogitPerGroup:
     Args:
         n_groups: Number of logits.
         factors: By parameter name, one or more arrays of group numbers, broadcastable to it; -1 = in no group.
+        learning: The factors that are sampled while learning. A removed unit is silenced where it is read: if its
+            incoming weights were 0 as well, neither side could feel what it would do, and it would never come back.
         shapes: By parameter name, the stored shape.
     """
 
     n_groups: int
     factors: Mapping[str, tuple[Tensor, ...]]
+    learning: Mapping[str, tuple[Tensor, ...]]
     shapes: Mapping[str, torch.Size]
 
     def initial(self, logit: float, device: torch.device) -> list[Tensor]:
@@ -112,7 +115,7 @@ class LogitPerGroup:
         """Masked copies of the weights."""
         groups = estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
         return [
-            {name: self._masked(weight, self.factors[name], kept) for name, weight in weights.items()}
+            {name: self._masked(weight, self.learning[name], kept) for name, weight in weights.items()}
             for kept in groups
         ]
 
@@ -149,19 +152,26 @@ def layout_of(granularity: Granularity, parameters: Mapping[str, nn.Parameter], 
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     if isinstance(granularity, str) and granularity == "weight":
         return LogitPerWeight(shapes)
+    needs_wiring(granularity)  # refuses unknown names
     if isinstance(granularity, Mapping):
         return _given_groups(granularity, shapes)
-    if isinstance(granularity, str) and granularity not in NAMED_GRANULARITIES:
-        raise MaskError(f"granularity must be one of {', '.join(NAMED_GRANULARITIES)}, a Partition or a mapping, "
-                        f"got {granularity!r}")  # fmt: skip
     if wiring is None:
         raise MaskError(f"granularity {granularity!r} needs the wiring; give wiring=read_wiring(model, inputs)")
     return _wired_groups(granularity, shapes, wiring)
 
 
 def needs_wiring(granularity: Granularity) -> bool:
-    """Whether the groups are read from the wiring."""
-    return not (isinstance(granularity, Mapping) or granularity == "weight")
+    """Whether the groups are read from the wiring.
+
+    Raises:
+        MaskError: If the granularity is unknown.
+    """
+    if isinstance(granularity, Mapping | Partition):
+        return isinstance(granularity, Partition)
+    if granularity not in NAMED_GRANULARITIES:
+        known = ", ".join(NAMED_GRANULARITIES)
+        raise MaskError(f"granularity must be one of {known}, a Partition or a mapping, got {granularity!r}")
+    return granularity != "weight"
 
 
 def group_of_units(granularity: str | Partition, wiring: Wiring) -> np.ndarray:
@@ -185,14 +195,21 @@ def group_of_units(granularity: str | Partition, wiring: Wiring) -> np.ndarray:
 def _wired_groups(granularity: str | Partition, shapes: Mapping[str, torch.Size], wiring: Wiring) -> LogitPerGroup:
     group_of = np.append(group_of_units(granularity, wiring), -1)  # unit -1 is in no group
     sides = _SIDES.get(granularity, _BOTH) if isinstance(granularity, str) else _BOTH
+    connections = [each for each in wiring.connections if each.kind == "weight" and each.parameter in shapes]
+    is_read = np.zeros(wiring.n_units + 1, dtype=bool)
+    for connection in connections if "sources" in sides else ():
+        is_read[np.asarray(connection.sources)] = True
+    unread_group_of = np.where(is_read, -1, group_of)
     factors: dict[str, tuple[Tensor, ...]] = {}
-    for connection in wiring.connections:
-        if connection.kind != "weight" or connection.parameter not in shapes:
-            continue
-        arrays = [group_of[np.asarray(getattr(connection, side))] for side in sides]
-        found = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays if (array >= 0).any())
-        factors[connection.parameter] = factors.get(connection.parameter, ()) + found
-    return _checked(factors, shapes, f"granularity {granularity!r}")
+    learning: dict[str, tuple[Tensor, ...]] = {}
+    for connection in connections:
+        name = connection.parameter
+        for side in sides:
+            units = np.asarray(getattr(connection, side))
+            factors[name] = (*factors.get(name, ()), torch.from_numpy(np.ascontiguousarray(group_of[units])))
+            learned = group_of[units] if side == "sources" else unread_group_of[units]
+            learning[name] = (*learning.get(name, ()), torch.from_numpy(np.ascontiguousarray(learned)))
+    return _checked(factors, learning, shapes, f"granularity {granularity!r}")
 
 
 def _given_groups(groups: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> LogitPerGroup:
@@ -200,10 +217,15 @@ def _given_groups(groups: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
     if unknown:
         raise MaskError(f"groups are given for {', '.join(unknown)}, but the masked parameters are {', '.join(shapes)}")
     factors = {name: (torch.as_tensor(numbers).long(),) for name, numbers in groups.items()}
-    return _checked(factors, shapes, "the groups given")
+    return _checked(factors, factors, shapes, "the groups given")
 
 
-def _checked(factors: Mapping[str, tuple[Tensor, ...]], shapes: Mapping[str, torch.Size], what: str) -> LogitPerGroup:
+def _checked(
+    factors: Mapping[str, tuple[Tensor, ...]],
+    learning: Mapping[str, tuple[Tensor, ...]],
+    shapes: Mapping[str, torch.Size],
+    what: str,
+) -> LogitPerGroup:
     used = {name: found for name, found in factors.items() if any(bool((numbers >= 0).any()) for numbers in found)}
     if not used:
         raise MaskError(f"{what}: no masked parameter joins a group; masked are {', '.join(shapes)}")
@@ -221,4 +243,7 @@ def _checked(factors: Mapping[str, tuple[Tensor, ...]], shapes: Mapping[str, tor
     renumbered = torch.full((int(present.max()) + 2,), -1, dtype=torch.long)
     renumbered[present] = torch.arange(len(present))  # the last entry stays -1, and index -1 reads it
     dense = {name: tuple(renumbered[numbers] for numbers in found) for name, found in used.items()}
-    return LogitPerGroup(len(present), dense, {name: shapes[name] for name in dense})
+    sampled = {
+        name: tuple(renumbered[numbers] for numbers in learning[name] if bool((numbers >= 0).any())) for name in used
+    }
+    return LogitPerGroup(len(present), dense, sampled, {name: shapes[name] for name in dense})

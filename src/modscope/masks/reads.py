@@ -117,6 +117,7 @@ class _SampledLinear(torch.autograd.Function):
         inputs, weight, probability, mean_weight, variance_weight, deviation, noise = ctx.saved_tensors
         # d deviation / d variance = 1 / (2 deviation); where there is no variance there is no noise to follow
         for_variance = torch.where(deviation > 0, gradient * noise / (2 * deviation), torch.zeros_like(gradient))
+        for_variance = for_variance.to(inputs.dtype)
         for_inputs = None
         if ctx.needs_input_grad[0]:
             for_inputs = gradient @ mean_weight + 2 * inputs * (for_variance @ variance_weight)

@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from modscope.calling import arguments, device_of, moved, split_batch
+from modscope.masks.sampling import kept_samples
 from modscope.tasks.task import Task, checked_loss
 
 N_DECILES = 10
+_INITIAL_LOGIT = 2.0
 _N_BATCHES = 16  # an input that is zero on all of them counts as unused
 
 
 def weight_strata(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By parameter name, 0 where the task's loss never feels the weight, else the decile (1 to 10) of its size.
 
-    A weight is felt if it is not zero and has a non-zero gradient on one of the first batches of the training data.
-    Deciles are taken among the non-zero weights of its tensor.
+    A weight is felt if it is not zero and has a non-zero gradient on one of the first batches of the training data,
+    under random masks like those that learning starts from. (Without masks a loss that the whole network has brought
+    to its minimum, such as matching its own outputs, would feel nothing.) Deciles are taken among the non-zero
+    weights of its tensor.
 
     Args:
         model: In eval mode.
@@ -33,10 +37,11 @@ def weight_strata(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -
 
 def _felt_weights(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     felt = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    generator = torch.Generator().manual_seed(0)  # fixed: the strata belong to the task, not to a run
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
     for batch in itertools.islice(task.batches("train"), _N_BATCHES):
         inputs, targets = split_batch(model, batch)
-        tracked = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        tracked = {name: _thinned(weight, generator).requires_grad_() for name, weight in weights.items()}
         positional, keywords = arguments(model, inputs)
         outputs = functional_call(model, {**frozen, **tracked}, positional, keywords)
         loss = checked_loss(task, outputs, moved(targets, device_of(model)))
@@ -45,6 +50,11 @@ def _felt_weights(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -
             if gradient is not None:
                 felt[name] |= gradient != 0
     return felt
+
+
+def _thinned(weight: Tensor, generator: torch.Generator) -> Tensor:
+    kept = next(kept_samples(torch.full(weight.shape, _INITIAL_LOGIT), 1, generator))
+    return weight.detach() * kept.to(weight.device)
 
 
 def _deciles(weight: Tensor) -> Tensor:

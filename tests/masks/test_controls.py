@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fingerprint import differences, fingerprint
+from masks import planted_tasks
+from modscope.errors import MaskError
+from modscope.masks.controls import (
+    control_task,
+    copy_weights,
+    faithfulness,
+    first_full_mask,
+    gradient_cosine,
+    half_masks,
+    interference,
+    mask_controls,
+    stability,
+    with_random_weights,
+)
+from modscope.masks.learner import MaskLearner
+from modscope.masks.mask import Mask
+from modscope.tasks.task import Task, evaluate
+
+LEARNER = MaskLearner(penalty=0.02, n_steps=120)
+
+
+def planted() -> tuple[nn.Sequential, list[Task], list[Mask]]:
+    model = planted_tasks.network([range(8), range(8, 16)])
+    return model, planted_tasks.tasks(model, 2), [planted_tasks.needed(model, k) for k in range(2)]
+
+
+def test_a_planted_mask_passes_both_controls_and_an_empty_or_idle_one_fails() -> None:
+    model, tasks, masks = planted()
+    before = fingerprint(model)
+    found = mask_controls(model, masks[0], tasks[0], learner=LEARNER)
+    assert differences(before, fingerprint(model)) == []
+    assert found.passes
+    assert found.mask_accuracy > 0.95
+    assert found.random_mask_accuracy < 0.6
+    assert found.ablated_accuracy < 0.5
+    assert found.random_density == pytest.approx(found.density, abs=0.01)
+    empty = mask_controls(model, masks[0] & ~masks[0], tasks[0], learner=LEARNER)
+    assert empty.reason == "the mask is empty"
+    of_the_other = mask_controls(model, masks[1], tasks[0], learner=LEARNER)
+    assert not of_the_other.passes
+
+
+def test_random_weights_keep_their_sizes_and_lose_their_places() -> None:
+    model, _, _ = planted()
+    shuffled = with_random_weights(model, rng=0)
+    for one, other in zip(model.parameters(), shuffled.parameters(), strict=True):
+        assert torch.equal(one.detach().flatten().sort()[0], other.detach().flatten().sort()[0])
+    assert not torch.equal(model[0].weight, shuffled[0].weight)
+    assert torch.equal(shuffled[0].weight, with_random_weights(model, rng=0)[0].weight)
+
+
+def test_noise_on_one_module_leaves_the_other_task_alone() -> None:
+    model, tasks, masks = planted()
+    strata = {name: (p.detach().abs() > 0.5).to(torch.uint8) for name, p in model.named_parameters() if p.ndim == 2}
+    found = interference(model, Mask(masks[0].kept, strata=strata), tasks, noise=2.0)
+    assert found.lost[0] > 0.4
+    assert found.lost[1] == 0
+    assert found.p_values[1] == 1 / 20
+    assert found.p_values[0] > 0.5
+
+
+def test_half_masks_mask_the_two_halves_of_the_layers() -> None:
+    model, tasks, masks = planted()
+    nothing = masks[0] & ~masks[0]
+    accuracies = half_masks(model, Mask({**masks[0].kept, "2.weight": nothing["2.weight"]}), tasks)
+    assert accuracies["early"][0] == 1
+    assert accuracies["late"][0] < 0.5
+
+
+def test_the_control_task_asks_for_everything_at_once() -> None:
+    model, tasks, masks = planted()
+    both = control_task(tasks)
+    assert evaluate(model, both).accuracy == 1
+    control = LEARNER(model, both)
+    assert (control & masks[0]).n_kept > 0.9 * masks[0].n_kept
+    assert (control & masks[1]).n_kept > 0.9 * masks[1].n_kept
+
+
+def test_parts_of_one_data_set_take_turns_in_the_control_task() -> None:
+    model, tasks, _ = planted()
+    parts = [Task(n, tasks[0].train[:k], [1], loss=tasks[0].loss, correct=len) for n, k in (("a", 3), ("b", 1))]  # type: ignore[index, arg-type]
+    assert len(list(control_task(parts).train)) == 4
+    assert evaluate(model, control_task(tasks)).n_examples == 4 * 128
+
+
+def test_the_first_full_mask_is_the_control_at_the_ends_and_the_inverse_between() -> None:
+    _, _, masks = planted()
+    mixed = first_full_mask(masks[0], masks[1], ["2.weight"])
+    assert torch.equal(mixed["2.weight"], masks[1]["2.weight"])
+    assert torch.equal(mixed["0.weight"], ~masks[0]["0.weight"])
+    with pytest.raises(MaskError, match="no parameter nowhere"):
+        first_full_mask(masks[0], masks[1], ["nowhere"])
+
+
+def test_copied_weights_make_two_tasks_one() -> None:
+    model, _, _ = planted()
+    copied = copy_weights(
+        model, inputs=("0.weight", slice(6, 12), slice(0, 6)), outputs=("2.weight", slice(1, 2), slice(0, 1))
+    )
+    x = torch.randn(5, planted_tasks.N_INPUTS, generator=torch.Generator().manual_seed(0))
+    outputs = copied(x)
+    assert torch.equal(outputs[:, 0], outputs[:, 1])
+    assert torch.allclose(copied(x.roll(6, dims=1)), outputs, atol=1e-5)
+
+
+def test_stability_is_the_iou_of_every_two_seeds() -> None:
+    _, _, masks = planted()
+    assert np.array_equal(stability([masks[0], masks[0], masks[1]]), [1, 0, 0])
+    with pytest.raises(MaskError, match="n_seeds=2"):
+        stability(masks[:1])
+
+
+def test_faithfulness_rises_with_density_and_is_whole_at_one() -> None:
+    model, tasks, _ = planted()
+    curve = faithfulness(model, LEARNER(model, tasks[0]), tasks[0], densities=(0.01, 0.15, 1.0))
+    accuracy = curve["accuracy"].to_list()
+    assert accuracy[0] < 0.6 < accuracy[1] <= accuracy[2] == 1
+    assert curve["inverse"].to_list()[2] < 0.6
+
+
+def test_the_gradient_of_the_whole_mask_is_the_gradient_itself() -> None:
+    model, tasks, masks = planted()
+    noisy = with_random_weights(model, rng=0)  # at its own outputs a network has no gradient
+    everything = masks[0] | ~masks[0]
+    assert gradient_cosine(noisy, everything, tasks[0])["all"] == pytest.approx(1, abs=1e-5)
+    assert abs(gradient_cosine(noisy, masks[1], tasks[0])["0.weight"]) < 1
