@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,17 @@ from torch import Tensor
 from modscope.errors import MaskError
 from modscope.wiring.wiring import Wiring
 
-AnyMask: TypeAlias = Mapping[str, Tensor]  # parameter name -> which entries are kept
+
+class AnyMask(Protocol):
+    """A `Mask`, or a mapping: parameter name -> which entries are kept."""
+
+    def __getitem__(self, name: str, /) -> Tensor:
+        """Which entries of a parameter are kept."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the parameters."""
+
+
 IN, OUT = 0, 1
 
 

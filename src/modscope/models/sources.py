@@ -48,11 +48,13 @@ def _from_factory(source: str, shape: tuple[int, ...] | None) -> tuple[nn.Module
         raise StudyError(f"'{source}' could not be called: {type(error).__name__}: {error}") from error
     made_model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     model = check_model(made_model)
-    if inputs is None and shape is None:
+    if shape is not None:
+        return model, torch.zeros(shape)
+    if inputs is None:
         raise StudyError(
             f"'{source}' returned a model without example inputs; return (model, inputs), or give --shape 1,3,224,224"
         )
-    return model, inputs if shape is None else torch.zeros(shape)
+    return model, inputs
 
 
 def _from_folder(folder: Path, shape: tuple[int, ...] | None) -> tuple[nn.Module, Inputs]:
