@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -25,7 +25,7 @@ from modscope.tasks.task import Task, checked_correct, checked_loss
 from modscope.wiring.wiring import Wiring
 
 Metric: TypeAlias = Literal["accuracy", "loss"]
-Lesion: TypeAlias = Bool[np.ndarray, " units"]  # which units are silenced
+Lesion: TypeAlias = np.ndarray  # which units are silenced: one bool per unit
 
 N_PER_CHUNK = 128  # lesions that share one recording of each batch
 

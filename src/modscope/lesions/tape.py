@@ -45,6 +45,7 @@ class Reading:
     fill: Tensor
     columns: Tensor | None = None  # made when first needed, see Tape
     rows: Tensor | None = None
+    is_weight: Tensor | None = None
 
     @cached_property
     def ids(self) -> Int[np.ndarray, "..."]:
@@ -133,13 +134,19 @@ class Tape:
         """The product, corrected by the silenced columns: x' W = x W - (x_S - fill_S) W_S."""
         reading = step.readings[0]
         first = reading.place.argument
-        if reading.columns is None or reading.rows is None:
-            operand = self._resolved(step.args[first], {})
-            # One row per column of the operand; it stands for what is read minus what is read instead.
-            reading.columns = (operand - reading.fill).t().contiguous()
+        if reading.columns is None or reading.rows is None or reading.is_weight is None:
+            # One row per column of the operand: what is read, minus what is read instead.
+            reading.columns = (self._resolved(step.args[first], {}) - reading.fill).t().contiguous()
             reading.rows = self._resolved(step.args[first + 1], {}).contiguous()
+            reading.is_weight = reading.rows != 0
         columns, rows = reading.columns.index_select(0, chosen), reading.rows.index_select(0, chosen)
-        return torch.addmm(self.values[step.results[0]], columns.t(), rows, alpha=-1)
+        product = torch.addmm(self.values[step.results[0]], columns.t(), rows, alpha=-1)
+        has_inputs = reading.is_weight.sum(0) > reading.is_weight.index_select(0, chosen).sum(0)
+        if reading.fill.ndim == 0 and not bool(has_inputs.all()):
+            # Where nothing is left to read the answer is exactly the bias; a rounding error could decide a tie.
+            bias = step.args[0] if first == 1 else 0.0
+            product = torch.where(has_inputs, product, bias)
+        return product
 
     def _resolved(self, value: Any, changed: dict[int, Tensor]) -> Any:
         if type(value) is Slot:
