@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,18 @@ def test_a_file_of_other_content_is_refused_and_the_right_one_is_read(tmp_path, 
         read_checked(LABELS, tmp_path)
     monkeypatch.setattr(files, "SHA256_BY_FILE", {LABELS: hashlib.sha256(b"whole").hexdigest()})
     assert read_checked(LABELS, tmp_path) == b"whole"
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / LABELS).write_bytes(b"")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"cannot be read.*Permission denied"):
+        read_checked(LABELS, tmp_path)
 
 
 def test_gzip_is_unpacked_up_to_the_limit():

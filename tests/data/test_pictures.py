@@ -1,6 +1,7 @@
 """Pictures are decoded exactly, or refused."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def test_a_lossless_picture_comes_back_pixel_by_pixel():
 def test_a_grey_picture_gets_three_equal_channels():
     picture = decoded(_png(np.arange(6, dtype=np.uint8).reshape(2, 3)), "picture", width=3, height=2)
     assert picture[1, 2].tolist() == [5, 5, 5]
+
+
+def test_without_pillow_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"picture needs pillow to be read; install modscope\[images\]"):
+        decoded(b"", "picture", width=1, height=1)
 
 
 def test_pictures_of_another_size_and_broken_ones_are_refused():

@@ -41,6 +41,12 @@ def test_every_pair_is_in_exactly_one_split_with_its_sum():
     assert torch.equal(data.test.targets, (data.test.inputs[:, 0] + data.test.inputs[:, 1]) % 7)
 
 
+def test_a_split_without_pairs_is_refused():
+    for share in (0.0, 1.0):
+        with pytest.raises(TaskError, match="change train_share"):
+            modular_sums(7, train_share=share)
+
+
 def test_modular_addition_reads_the_last_position_without_the_equals_sign():
     logits = torch.zeros(1, 3, 8)
     logits[0, -1, 4], logits[0, -1, 7] = 5.0, 50.0

@@ -115,6 +115,12 @@ def test_impossible_data_is_refused(operations):
         [one_operation(single, operation) for operation in ("add", "mul")]
 
 
+def test_the_task_of_both_operations_has_all_examples(operations):
+    task = both_operations(operations)
+    assert task.correct(_one_hot(operations.test.targets), operations.test.targets).all()
+    assert len(task.train.examples) == 500
+
+
 @pytest.mark.slow
 def test_a_small_network_learns_to_add_and_to_multiply_some():
     data = add_or_multiply(0, n_train=100_000, n_test=2000)

@@ -12,7 +12,7 @@ from torch import nn
 
 from modscope.errors import ModscopeError, TaskError, WiringError
 from modscope.models.mlp import mlp
-from modscope.tasks.task import Task, as_tasks, evaluate
+from modscope.tasks.task import Task, as_tasks, checked_classes, evaluate
 
 
 def _batches(n_examples: int, size: int, seed: int = 0, n_classes: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -176,6 +176,20 @@ def test_errors_of_ours_pass_through_unchanged():
 def test_functions_that_do_not_fit_are_named_with_what_they_gave(changes, message):
     with pytest.raises(TaskError, match=message):
         evaluate(mlp([3, 4], rng=0), _task(_batches(4, 4), **changes))
+
+
+@pytest.mark.parametrize("function", ["loss", "correct", "class_of"])
+def test_errors_of_ours_in_a_function_pass_through_unchanged(function):
+    def refuse(*arguments):
+        raise ModscopeError("as it is")
+
+    with pytest.raises(ModscopeError, match=r"^as it is$"):
+        evaluate(mlp([3, 4], rng=0), _task(_batches(2, 2), **{function: refuse}))
+
+
+def test_classes_of_a_task_without_them_are_refused():
+    with pytest.raises(TaskError, match="task 'task' has no classes; give it class_of"):
+        checked_classes(_task([], class_of=None), torch.zeros(2), 2)
 
 
 def test_a_task_needs_data_in_batches_and_a_model():

@@ -183,6 +183,16 @@ def test_units_without_incoming_weights_are_left_alone():
     assert bool(model.hidden1.weight.isfinite().all())
 
 
+def test_networks_without_biases_are_rescaled_too():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7, bias=False), nn.ReLU(), nn.Linear(7, 3, bias=False))
+    inputs = torch.randn(9, 5)
+    before = model(inputs)
+    normalise_units(model)
+    assert torch.allclose(model(inputs), before, atol=1e-5)
+    assert torch.allclose(model[0].weight.norm(dim=1), torch.full((7,), 2**0.5))
+
+
 def test_clusterable_weights_are_larger_within_modules_and_smaller_between():
     original, model = mlp([20, 30, 30, 10], rng=0), mlp([20, 30, 30, 10], rng=0)
     first, second, third = make_clusterable(model, rng=1)
