@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import functional_call
 
 import families
-from fingerprint import differences, fingerprint
+from fingerprint import differences
+from masks.untouched import state_of
 from modscope.calling import arguments, call
 from modscope.errors import MaskError
 from modscope.masks.applied import applied
@@ -38,7 +39,7 @@ def test_a_masked_model_is_a_copy_with_edited_weights_bit_for_bit(name: str) -> 
         for parameter_name, parameter in edited.named_parameters():
             if parameter_name in mask.names:
                 parameter[~mask[parameter_name]] = 0
-    before = fingerprint(model)
+    before = state_of(model)
     with torch.no_grad():
         expected = leaves(call(edited, inputs))
         with applied(model, mask):
@@ -51,16 +52,16 @@ def test_a_masked_model_is_a_copy_with_edited_weights_bit_for_bit(name: str) -> 
             assert torch.equal(one, two)
             # torch's transformer layers take a fast path with parameters only, which rounds differently
             assert torch.allclose(one.float(), three.float(), rtol=1e-4, atol=1e-5)
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_the_model_is_itself_again_after_any_exception(error: type[BaseException]) -> None:
     model = families.mlp()
-    before = fingerprint(model)
+    before = state_of(model)
     with pytest.raises(error), applied(model, some_mask(model)):
         raise error
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 def test_a_tied_weight_is_masked_wherever_it_is_used() -> None:
@@ -94,7 +95,7 @@ def test_a_removed_weight_is_zero_even_if_it_was_infinite() -> None:
 
 def test_a_mask_of_another_model_is_refused_and_the_model_stays_whole() -> None:
     model = families.mlp()
-    before = fingerprint(model)
+    before = state_of(model)
     square = torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(MaskError, match="has no parameter other"), applied(model, Mask({"other": square})):
         pass
@@ -103,7 +104,7 @@ def test_a_mask_of_another_model_is_refused_and_the_model_stays_whole() -> None:
         applied(model, Mask({"0.weight": square})),
     ):
         pass
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 def test_gradients_are_those_of_the_masked_model_also_after_the_end() -> None:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import families
-from fingerprint import differences, fingerprint
+from fingerprint import differences
 from masks import planted_tasks
+from masks.untouched import state_of
 from modscope.errors import MaskError, TaskError
 from modscope.masks.applied import applied
 from modscope.masks.learner import MaskLearner, MaskLearningError, learn_masks
@@ -170,14 +171,14 @@ def test_any_model_gets_masks_and_is_left_bit_for_bit_as_it_was(name: str, estim
     model = factory().train()
     next(model.parameters()).requires_grad_(False)
     task = make_task()
-    before = fingerprint(model)
+    before = state_of(model)
     mask = MaskLearner(estimator=estimator, n_steps=6, learning_rate=1.0, parameters="all")(model, task)
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
     assert set(mask.names) == {name for name, _ in model.named_parameters()}
     assert 0 < mask.density < 1
     with applied(model, mask):
         assert 0 <= evaluate(model, task).accuracy <= 1
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -190,10 +191,10 @@ def test_the_model_is_left_as_it_was_when_learning_is_broken_off(error: type[Bas
             raise error
         return F.cross_entropy(outputs, targets)
 
-    before = fingerprint(model)
+    before = state_of(model)
     with pytest.raises(TaskError if error is RuntimeError else error):
         MaskLearner(**FAST)(model, toy_task(blobs(), loss=loss))
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -283,12 +284,12 @@ BAD: dict[str, tuple[Any, Any, type[Exception], str]] = {
 def test_what_cannot_be_learned_is_said_in_one_line(name: str) -> None:
     options, changes, kind, message = BAD[name]
     model = integer_parameter_model()
-    before = fingerprint(model)
+    before = state_of(model)
     with pytest.raises(kind) as caught:
         MaskLearner(**{**FAST, **options})(model, toy_task(blobs(), **changes))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert differences(before, fingerprint(model)) == []
+    assert differences(before, state_of(model)) == []
 
 
 def test_a_grouping_that_the_wiring_does_not_have_is_named() -> None:

@@ -117,7 +117,7 @@ def test_mean_gradient_on_a_tiny_network_is_the_one_found_by_enumeration(name: s
     kept, removed = conditional_factors(logits)
     expected = enumerated(gradients, probability, torch.stack([removed, kept], dim=1).numpy())
     generator = torch.Generator().manual_seed(3)
-    n_draws, n_copies = 3000, 4
+    n_draws, n_copies = 1500, 4
     draws = np.empty((n_draws, 6))
     for draw in range(n_draws):
         tracked = logits.clone().requires_grad_()
