@@ -8,13 +8,16 @@ from modscope.report.words import count, counted, letter, listed, number, p_clau
 
 NO_CLUSTERS = "Clusters were not looked for in this run."
 MOSTLY_ONE_LAYER = 0.8
+MOST_NAMED = 12
 
 
 def network(analysis: Analysis) -> Said:
     """Units per layer and module."""
     if not analysis.layers:
         return Said(missing="The units of this network were not recorded.")
-    sizes = listed(f"{letter(index)} with {count(module.n)}" for index, module in enumerate(analysis.modules))
+    named = [f"{letter(index)} with {count(module.n)}" for index, module in enumerate(analysis.modules)]
+    rest = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+    sizes = listed(named[:MOST_NAMED] + rest)
     found = f"{counted(analysis.model.n_units, 'unit')} in {counted(len(analysis.layers), 'layer')}"
     found += f", in {counted(len(analysis.modules), 'module')}: {sizes}." if analysis.modules else "."
     if analysis.model.n_isolated:

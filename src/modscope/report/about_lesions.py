@@ -125,7 +125,7 @@ FIGURES = (
         id="dissociation",
         section="importance",
         title="One task lost, the other kept",
-        span=12,
+        span=6,
         says=dissociation,
         how=(
             "Each mark is a module's part in one layer; those that cost more than random units (corrected p "

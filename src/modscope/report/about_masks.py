@@ -169,7 +169,7 @@ FIGURES = (
         id="overlap",
         section="function",
         title="Shared weights against chance",
-        span=12,
+        span=6,
         says=overlap,
         how=(
             "Blue is what two tasks share; grey is what random masks of the same size share. "
@@ -185,7 +185,7 @@ FIGURES = (
         id="performance",
         section="function",
         title="What each mask can do, and what is lost without it",
-        span=12,
+        span=6,
         says=performance,
         how=(
             "A row is one set of weights, a column one task, a number accuracy in percent. If tasks are "

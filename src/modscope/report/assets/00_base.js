@@ -10,7 +10,7 @@ const build = (element, attributes, children) => {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== ""));
+  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== "" && child !== false));
   return element;
 };
 const H = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
@@ -83,7 +83,7 @@ const clickable = (run, module) => ({"data-m": key(run, module), "data-go": key(
 const filled = (module, make) => [make(colour(module)), texture(module) && make(texture(module))];
 const badge = (run, module, x, y, size = 16) => group(clickable(run, module),
   filled(module, fill => rect(x - size / 2, y - size / 2, size, size, {rx: 3, fill})),
-  text(x, y + 4, run.modules[module].letter, texture(module) ? "letter over-texture" : `letter l${module % 8}`));
+  measured(run.modules[module].letter, 11, 700) < size && text(x, y + 4, run.modules[module].letter, texture(module) ? "letter over-texture" : `letter l${module % 8}`));
 const swatch = (run, module) => H("span", {class: module < 0 ? "sw" : `sw c${module % 8}${module < 8 ? "" : module < 16 ? " hatched" : " dotted"}`, "aria-hidden": "true"}, module < 0 ? "" : run.modules[module].letter);
 
 const taskLabel = (run, id) => (run.tasks.find(task => task.id === id) || {label: id}).label;

@@ -79,7 +79,7 @@ const drawNetwork = (run, width) => {
   });
   const names = unitsOf(run).filter(unit => unit.label !== undefined && marks[unit.layer].step >= 10).map(unit =>
     group(marked(run, unit.module), text(places[unit.i].x + places[unit.i].radius + 5, places[unit.i].y + 4, fitted(unit.label, 80))));
-  const labels = marks.map((mark, l) => mark.isPicture ? pictureLabels(mark, small) : layerName(mark.x, height - 8, width, mark.layer, {isCrowded, isLast: l === marks.length - 1, hasCount: !small}));
+  const labels = marks.map((mark, l) => mark.isPicture ? pictureLabels(mark, small) : layerName(run, l, mark.x, height - 8, width, {isCrowded, hasCount: !small}));
   const svg = drawing(width, height,
     group({class: "edges"}, run.edges ? edgePaths(run, places, small ? [0.4, 0.7, 1.2] : [0.5, 0.9, 1.6], 1800) : null),
     S("path", {class: "unit-edges", d: "", fill: "none", stroke: "var(--ink)", "stroke-width": 1.2}),
@@ -92,8 +92,10 @@ const drawNetwork = (run, width) => {
 };
 
 const crowded = (run, width) => run.layers.length > 1 && widest(run.layers.map(layer => layer.label)) > width * 0.75 / (run.layers.length - 1) - 8;
-const layerName = (x, y, width, layer, {isCrowded, isLast, hasCount}) => {  // slanted where there are too many for one line
-  if (isCrowded) return text(0, 0, fitted(layer.label, 112), "end m", {transform: `translate(${round(x + 4)},${round(y - 74)}) rotate(-48)`, x: null, y: null});
+const layerName = (run, l, x, y, width, {isCrowded, hasCount}) => {  // slanted where there are too many for one line, every n-th where even that is too much
+  const layer = run.layers[l], last = run.layers.length - 1, isLast = l === last, every = Math.max(1, Math.ceil(14 * last / (width * 0.75)));
+  if (l % every && !isLast || every > 1 && !isLast && last - l < every) return null;
+  if (isCrowded) return text(0, 0, fitted(layer.label, Math.min(112, (x + 4) / 0.7)), "end m", {transform: `translate(${round(x + 4)},${round(y - 74)}) rotate(-48)`, x: null, y: null});
   const words = hasCount ? `${layer.label} · ${thousands(layer.n)}` : layer.label, atEdge = isLast && x + measured(words) / 2 > width;
   return text(atEdge ? width : x, y, fitted(words, 140), atEdge ? "end m" : "mid m");
 };
@@ -122,7 +124,7 @@ const drawBars = (run, width) => {  // too many units to draw: one bar per modul
       y += h * unit + 8;
     });
   });
-  const labels = run.layers.map((layer, l) => layerName(x(l), height - 8, width, layer, {isCrowded, isLast: l === n - 1, hasCount: false}));
+  const labels = run.layers.map((_, l) => layerName(run, l, x(l), height - 8, width, {isCrowded, hasCount: false}));
   return drawing(width, height, ribbons(run, places), bars, labels);
 };
 

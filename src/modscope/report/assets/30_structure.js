@@ -64,8 +64,9 @@ DRAWINGS.set("composition", (run, width) => {
   const labels = run.layers.map(layer => layer.label), depth = l => run.layers.length > 1 ? 0.15 + 0.75 * l / (run.layers.length - 1) : 0.6, parts = [];
   const shown = run.modules.map((module, m) => ({...module, m})).sort((a, b) => b.n - a.n).slice(0, 24).sort((a, b) => a.m - b.m);
   let at = 28, y = 0;
-  labels.forEach((label, l) => {
-    const words = fitted(label, 110), wanted = measured(words) + 15;
+  const legend = labels.map((label, l) => [label, l]), isLong = labels.length > 9;
+  (isLong ? [legend[0], legend[legend.length >> 1], legend[legend.length - 1]] : legend).forEach(([label, l], i, several) => {
+    const words = fitted(label, 110) + (isLong && i < several.length - 1 ? " …" : ""), wanted = measured(words) + 15;
     if (at + wanted > width && at > 28) { at = 28; y += 18; }
     parts.push(rect(at, y + 2, 10, 10, {rx: 2, fill: mix("--seq-hi", depth(l))}), text(at + 14, y + 11, words));
     at += wanted + 12;

@@ -3,10 +3,14 @@
 const heading = words => H("h4", {}, words);
 const facts = pairs => H("div", {class: "kv"}, pairs.filter(Boolean).map(([name, value]) => [H("span", {}, name), H("b", {}, value)]));
 
+const MOST_ROWS = 14;  // in one list of the panel: the largest
+const largest = (rows, value) => rows.length <= MOST_ROWS ? rows : [...rows].sort((a, b) => value(b) - value(a)).slice(0, MOST_ROWS).sort((a, b) => rows.indexOf(a) - rows.indexOf(b));
+const more = (n, what) => n > MOST_ROWS ? H("p", {class: "hint"}, `The ${MOST_ROWS} largest of ${n} ${what}.`) : null;
+
 const layerBars = (run, module, width) => {
-  const counts = run.modules[module].by_layer, most = Math.max(1, ...counts), x0 = 96, x = scale(0, most, x0, width - 34);
-  return drawing(width, counts.length * 18 + 2, counts.map((n, l) => [text(0, l * 18 + 13, fitted(run.layers[l].label, x0 - 8), "ink"),
-    rect(x0, l * 18 + 4, x(n) - x0, 11, {fill: colour(module), rx: 1}), text(x(n) + 4, l * 18 + 13, thousands(n), "m")]));
+  const layers = largest(run.modules[module].by_layer.map((n, l) => ({n, label: run.layers[l].label})), layer => layer.n), most = Math.max(1, ...layers.map(layer => layer.n)), x0 = 96, x = scale(0, most, x0, width - 34);
+  return [drawing(width, layers.length * 18 + 2, layers.map(({n, label}, i) => [text(0, i * 18 + 13, fitted(label, x0 - 8), "ink"),
+    rect(x0, i * 18 + 4, x(n) - x0, 11, {fill: colour(module), rx: 1}), text(x(n) + 4, i * 18 + 13, thousands(n), "m")])), more(run.layers.length, "layers")];
 };
 
 const lossBars = (run, module, width) => {
@@ -18,7 +22,7 @@ const lossBars = (run, module, width) => {
   for (const task of tasks) {
     parts.push(text(0, y + 12, fitted(task.label, width, 11, 600), "b"));
     y += 18;
-    for (const row of rows.filter(item => item.task === task.id)) {
+    for (const row of largest(rows.filter(item => item.task === task.id), item => item.drop)) {
       parts.push(text(0, y + 12, fitted(layerLabel(run, row.layer), x0 - 8), "ink"));
       if (row.null_low !== null && row.null_high !== null) parts.push(rect(x(Math.max(0, row.null_low)), y + 1, Math.max(2, x(Math.max(0, row.null_high)) - x(Math.max(0, row.null_low))), 15, {fill: "var(--null)"}));
       parts.push(rect(x0, y + 5, Math.max(1, x(Math.max(0, row.drop)) - x0), 7, {fill: colour(module)}), text(width, y + 12, fixed(100 * row.drop, 1), isSure(row.p_adjusted) ? "end b" : "end m"));
@@ -60,7 +64,7 @@ const fillPanel = (panel, run, state) => {
   const losses = lossBars(run, module, wide), odds = oddsBars(run, module, wide, state.control);
   panel.append(H("h3", {}, swatch(run, module), `Module ${data.letter}`), data.name ? H("p", {}, data.name) : "",
     facts([["Units", thousands(data.n)], ["of them hidden", thousands(hidden)], chosen && ["Chosen unit", chosen.name]]),
-    heading("Units per layer"), layerBars(run, module, wide));
+    heading("Units per layer"), ...layerBars(run, module, wide).filter(Boolean));
   if (losses) panel.append(heading("Points lost without it, grey is random units"), losses);
   if (odds) panel.append(heading("Use by task, log-odds"), odds);
   panel.append(...(unitTable(run, module, chosen) || []).filter(Boolean));

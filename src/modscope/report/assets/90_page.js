@@ -58,7 +58,7 @@ const drawFigure = figure => {
     const run = figure.dataset.run ? RUNS.find(item => item.id === figure.dataset.run) : RUNS[0];
     plot.append(safely(() => controlsFor(kind, run)) || "");
     const svg = describe(drawSafely(kind, run, widthOf(plot)), words);
-    plot.append(svg || emptyBox("There is nothing to draw.", " The table below has what was found."));
+    plot.append(svg || (run.one_by_one ? emptyBox("There is nothing to draw.", " The table below has what was found.") : emptyBox("This network is too large for this drawing.", " The table below has what was found.")));
     return;
   }
   plot.append(safely(() => controlsFor(kind, RUNS.find(run => run.bridge) || current())) || "");
@@ -119,6 +119,7 @@ const markChosen = () => {
 const fillChips = () => {
   const run = current();
   $("#chips").replaceChildren(...run.modules.slice(0, 24).map((module, m) => H("button", {type: "button", class: "chip", "data-chip": m, "aria-pressed": String(m === state.module)}, swatch(run, m), module.name || "", ` ${thousands(module.n)} units`)),
+    ...(run.modules.length > 24 ? [H("span", {class: "chip plain"}, `${run.modules.length - 24} more modules`)] : []),
     ...(run.units && run.units.module.includes(-1) ? [H("span", {class: "chip plain"}, swatch(run, -1), "in no module")] : []));
 };
 
