@@ -39,7 +39,7 @@ class ScaleFit:
 
     row_scales: FittedScales
     column_scales: FittedScales
-    origins: Int[np.ndarray, " residuals"]  # entries that residuals are known of
+    origins: Int[np.ndarray, " residuals"] | None  # entries that residuals are known of; None = all
     residuals: Float[np.ndarray, " residuals"]
     power: float
 
@@ -51,7 +51,7 @@ class ScaleFit:
         if len(chosen) < n_entries:
             twice = rng.integers(len(chosen), size=n_entries - len(chosen))
             chosen = rng.permutation(np.concatenate([chosen, twice]))
-        return self.origins[chosen], self.residuals[chosen]
+        return chosen if self.origins is None else self.origins[chosen], self.residuals[chosen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +138,15 @@ def _fitted_with(
 
 def _residuals(
     log_ratios: Float[np.ndarray, " entries"], leverage: Float[np.ndarray, " entries"], power: float
-) -> tuple[Int[np.ndarray, " residuals"], Float[np.ndarray, " residuals"]]:
-    """Entries whose residuals are known, and these, with the share given back that the fit took."""
-    origins = np.flatnonzero(leverage < MAX_LEVERAGE)
-    if len(origins) == 0:
-        origins, leverage = np.arange(len(log_ratios)), np.zeros(len(log_ratios))
-    logs = log_ratios[origins]
+) -> tuple[Int[np.ndarray, " residuals"] | None, Float[np.ndarray, " residuals"]]:
+    """Entries whose residuals are known (None = all), and these, with the share given back that the fit took."""
+    is_known = leverage < MAX_LEVERAGE
+    if not is_known.any():
+        leverage = np.zeros(len(log_ratios))
+    origins = None if is_known.all() or not is_known.any() else np.flatnonzero(is_known)
+    logs, leverage = (log_ratios, leverage) if origins is None else (log_ratios[origins], leverage[origins])
     middle = logs.mean(dtype=np.float64)
-    logs = middle + (logs - middle) / np.sqrt(1 - leverage[origins])
+    logs = middle + (logs - middle) / np.sqrt(1 - leverage)
     level = np.log(np.exp(power * logs).mean(dtype=np.float64)) / power  # so that the mean of r^q is 1
     return origins, np.exp(logs - level).astype(log_ratios.dtype)
 

@@ -1,0 +1,93 @@
+"""How often does each null model cry wolf, and how often does it see the wolf? The tables of docs/null-models.md.
+
+    python benchmarks/calibration.py                      # 500 networks a row: about 20 minutes on one core
+    python benchmarks/calibration.py --networks 50        # a quick look
+    python benchmarks/calibration.py --nulls shuffle_weights keep_unit_scale
+
+Each network gets one p-value from 19 null samples, so that p <= .05 means "lower than all of them".
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from modscope.jobs.executors import one_thread
+from modscope.nulls import null_named
+from modscope.nulls.simulated import SimulatedChain
+from modscope.partition.clusterability import FoundNCut
+from modscope.partition.dust import WithoutDust
+from modscope.partition.spectral import Spectral
+from modscope.randomness import numbered
+from modscope.statistics.comparison import Experiment, comparison_of
+
+N_SAMPLES = 19
+N_CLUSTERS = 6
+
+MODULE_FREE = {
+    "equal scales": SimulatedChain(),
+    "scales spread (sd of log: 1)": SimulatedChain(spread=1),
+    "scales spread, density .2": SimulatedChain(spread=1, density=0.2),
+    "density .2, degrees spread": SimulatedChain(density=0.2, degree_spread=0.5),
+    "scales and degrees spread, density .2": SimulatedChain(spread=1, density=0.2, degree_spread=0.5),
+    "scales spread, density .05": SimulatedChain(spread=1, density=0.05),
+    "scales spread, 16 units a layer": SimulatedChain(spread=1, n_units=16),
+    "incoming and outgoing scale alike (.8)": SimulatedChain(spread=1, dependence=0.8),
+    "scales spread, rounded weights": SimulatedChain(spread=1, tail="rounded"),
+    "scales spread, Student t weights": SimulatedChain(spread=1, tail="student"),
+    "scales spread, log-normal weights": SimulatedChain(spread=1, tail="lognormal"),
+    "the same, density .2": SimulatedChain(spread=1, tail="lognormal", density=0.2),
+    "Student t, density .2, degrees spread": SimulatedChain(spread=1, tail="student", density=0.2, degree_spread=0.5),
+}
+PLANTED = {
+    f"weights in a module x {strength:g}": SimulatedChain(spread=0.7, strength=strength)
+    for strength in (1.5, 2, 3, 4, 6, 10)
+}
+
+
+def outcomes(network: SimulatedChain, null: str, n_networks: int) -> tuple[np.ndarray, np.ndarray]:
+    """The z-scores and p-values of networks 0 .. n - 1."""
+    statistic = FoundNCut(WithoutDust(Spectral(N_CLUSTERS)))
+    z, p = np.empty(n_networks), np.empty(n_networks)
+    for index in range(n_networks):
+        graph = network(rng=numbered(index, "simulated network"))
+        experiment = Experiment(graph, statistic, null_named(null), index)
+        comparison = comparison_of(experiment, [experiment.observed(0)], N_SAMPLES, "less", None)
+        z[index], p[index] = comparison.z_score or 0.0, comparison.p_value
+    return z, p
+
+
+def print_table(title: str, networks: dict[str, SimulatedChain], nulls: Sequence[str], n_networks: int) -> None:
+    """One row per kind of network: mean z (sd), and the share with p <= .05, under each null."""
+    print(f"\n{title} ({n_networks} networks a row, {N_SAMPLES} samples each, k = {N_CLUSTERS})\n")
+    print("| networks | " + " | ".join(f"{null}: z (sd) | p <= .05" for null in nulls) + " |")
+    print("| --- |" + " --- | --- |" * len(nulls))
+    for name, network in networks.items():
+        cells = []
+        for null in nulls:
+            z, p = outcomes(network, null, n_networks)
+            cells.append(f"{z.mean():+.2f} ({z.std():.2f}) | {(p <= 0.05 + 1e-9).mean():.3f}")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=500, help="simulated networks per row")
+    parser.add_argument("--nulls", nargs="+", default=["shuffle_weights", "keep_unit_scale"])
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    options = parser.parse_args()
+    begin = time.process_time()
+    with one_thread():
+        for title, networks, share in (("False alarms", MODULE_FREE, 1.0), ("Power", PLANTED, 0.2)):
+            chosen = {name: network for name, network in networks.items() if options.rows in name}
+            if chosen:
+                print_table(title, chosen, options.nulls, max(1, round(options.networks * share)))
+    print(f"\n{time.process_time() - begin:.0f} CPU seconds")
+
+
+if __name__ == "__main__":
+    main()
