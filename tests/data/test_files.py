@@ -58,7 +58,9 @@ def test_gzip_is_unpacked_up_to_the_limit():
         unzipped(packed, "file", limit=999)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(b"x")[:5]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(b"x")[:5]], ids=["other", "cut", "header"]
+)
 def test_broken_gzip_is_refused(content):
     with pytest.raises(DataError, match="not a whole gzip file"):
         unzipped(content, "file", limit=10_000)
