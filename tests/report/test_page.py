@@ -139,6 +139,7 @@ def test_what_is_no_result_is_refused_in_words(tmp_path, given, error, words):
         ("masks", {"shares": []}, r"masks\..*shares"),
         ("units", {"layer": [0], "index": [0], "module": [9]}, r"units\.module must lie between -1 and 3"),
         ("units", {"layer": [0], "index": [], "module": [0]}, "one length"),
+        ("units", None, "edges name units"),
         ("edges", {"source": [10**6], "target": [0], "weight": [1.0], "n_total": 1}, r"edges\.source"),
         ("tasks", [{"id": "left", "label": "left"}], "performance needs one accuracy per task"),
         ("modules", [], "name a module"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modscope.records import Record
 from modscope.report import write_report
 
 # Texts that leave their drawing, cover one another or are too small; targets that are too small to hit.
@@ -39,6 +40,49 @@ FAULTS = r"""
   return found;
 })()
 """
+# Networks at the edge of what the schema allows: each replaces some parts of an ordinary one.
+ZERO = {"effect": 0.0, "z": None, "p": 1.0}
+EDGES = {
+    "no modules": {"modules": [], "units": None, "edges": None, "lesions": None, "bridge": None},
+    "one layer": {
+        "layers": [{"id": "only", "kind": "hidden", "n": 2}], "modules": [{"n": 2, "by_layer": [2]}],
+        "units": {"layer": [0, 0], "index": [0, 1], "module": [0, 0]}, "edges": None, "lesions": None, "bridge": None,
+    },
+    "no layers": {"layers": [], "modules": [], "units": None, "edges": None, "lesions": None, "bridge": None},
+    "units without edges": {"edges": {"source": [], "target": [], "weight": [], "n_total": 0}},
+    "no units": {"units": {"why": "too many"}, "edges": {"why": "too many"}},
+    "nothing kept": {
+        "masks": {
+            "density": [{"task": "left", "layer": None, "kept": 0, "n": 0}],
+            "share": [{"pair": ["left", "right"], "layer": None, "a": 0, "shared": 0, "b": 0, "kept": 0}],
+            "performance": [{"label": "keep", "kind": "keep", "task": "left", "accuracy": [None, None]}],
+        }
+    },
+    "constant null": {
+        "tests": {"ncut": {"observed": 0, "k": 1, "nulls": [{"id": "a", "label": "a", "samples": [0], "test": ZERO}]}}
+    },
+    "no null samples": {
+        "tests": {"ncut": {"observed": 3.0, "k": 1, "nulls": [{"id": "a", "label": "a", "samples": [], "test": ZERO}]}}
+    },
+    "bare lesions": {
+        "lesions": {"ablation": "zero", "rows": [{"module": 0, "n_units": 0, "task": "left", "drop": -0.2}]}
+    },
+    "no lesions": {"lesions": {"ablation": "zero", "rows": []}},
+    "undefined odds": {
+        "bridge": {
+            "controls": [{"id": "raw", "label": "nothing"}],
+            "cells": [{"control": "raw", "task": "left", "module": 0, "log_odds": None}],
+            "agreement": [{"control": "raw", "test": ZERO}],
+        }
+    },
+    "empty bridge": {"bridge": {"controls": [], "cells": []}},
+    "one task": {
+        "tasks": [{"id": "left", "label": "left"}], "masks": None, "bridge": None,
+        "lesions": {"ablation": "zero", "rows": [{"module": 0, "layer": "2", "n_units": 1, "task": "left", "drop": 0}]},
+    },
+    "no tasks": {"tasks": [], "masks": None, "bridge": None, "lesions": None},
+    "chance is one": {"tasks": [{"id": t, "label": t, "chance": 1.0} for t in ("left", "right")]},
+}  # fmt: skip
 DIMMED = (
     """[...document.querySelectorAll('.fig:not([hidden]) [data-m]')].filter(mark => mark.classList.contains('dim'))"""
 )
@@ -187,3 +231,14 @@ def test_paper_gets_drawings_of_its_own_width(browser, page):
     )
     assert max(widths) <= 700
     browser.ask("dispatchEvent(new Event('afterprint'))")
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_a_network_at_the_edge_is_drawn_without_an_error(browser, made_up_single, tmp_path, edge):
+    record = Record("analysis", edge, made_up_single.content | EDGES[edge])
+    browser.open(write_report(record, tmp_path / "report.html"))
+    assert browser.problems() == []
+    assert "could not be drawn" not in browser.ask("document.querySelector('main').textContent")
+    assert "NaN" not in browser.ask("document.querySelector('main').outerHTML")
+    assert "Infinity" not in browser.ask("document.querySelector('main').outerHTML")
+    assert browser.ask(FAULTS) == []

@@ -371,7 +371,9 @@ def _check_units(analysis: Analysis) -> None:
     if isinstance(edges, Edges):
         if not len(edges.source) == len(edges.target) == len(edges.weight):
             raise ValueError("edges.source, target and weight must be of one length")
-        n = len(units.layer) if isinstance(units, Units) else 0
+        if not isinstance(units, Units):
+            raise ValueError("edges name units, but units are missing")
+        n = len(units.layer)
         _check_range("edges.source", edges.source, 0, n)
         _check_range("edges.target", edges.target, 0, n)
 

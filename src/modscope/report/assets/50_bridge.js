@@ -32,7 +32,7 @@ DRAWINGS.set("agreement", (run, width) => {
   const tests = RUNS.filter(r => r.bridge).flatMap(r => r.bridge.agreement.map(item => item.test)), marks = tests.flatMap(test => [test.effect, test.low, test.high, test.null_low, test.null_high, test.null_mean]).filter(v => v !== null);
   const margin = 0.06 * (Math.max(...marks) - Math.min(...marks)) || 0.1, low = Math.min(...marks) - margin, high = Math.max(...marks) + margin, x = scale(low, high, 4, width - 44), values = ticksIn(low, high, width), digits = decimals(values), step = 42, parts = [];
   const end = run.bridge.agreement.length * step;
-  parts.push(values.map(v => [line(x(v), 4, x(v), end, v === 0 ? "ax" : "gr"), text(x(v), end + 14, fixed(v, digits), "mid m")]));
+  parts.push(values.filter(v => x(v) > 16).map(v => [line(x(v), 4, x(v), end, v === 0 ? "ax" : "gr"), text(x(v), end + 14, fixed(v, digits), "mid m")]));
   run.bridge.agreement.forEach((item, i) => {
     const y = 28 + i * step, {test} = item, sure = isSure(test.p_adjusted === null ? test.p : test.p_adjusted), tint = sure ? "var(--accent)" : "var(--ink-3)", label = (run.bridge.controls.find(control => control.id === item.control) || {label: item.control}).label;
     parts.push(text(4, y - 13, fitted(`held fixed: ${label}`, width - 8), "ink halo"));

@@ -118,13 +118,15 @@ const markChosen = () => {
 };
 const fillChips = () => {
   const run = current();
+  if (!$("#chips")) return;  // no network was recorded
   $("#chips").replaceChildren(...run.modules.slice(0, 24).map((module, m) => H("button", {type: "button", class: "chip", "data-chip": m, "aria-pressed": String(m === state.module)}, swatch(run, m), module.name || "", ` ${thousands(module.n)} units`)),
     ...(run.modules.length > 24 ? [H("span", {class: "chip plain"}, `${run.modules.length - 24} more modules`)] : []),
     ...(run.units && run.units.module.includes(-1) ? [H("span", {class: "chip plain"}, swatch(run, -1), "in no module")] : []));
 };
 
+const showPanel = () => { if ($("#panel")) fillPanel($("#panel"), current(), state); };
 const redraw = options => {
-  markChosen(); drawThumbs(); drawAll(options); fillChips(); fillPanel($("#panel"), current(), state); showChoice();
+  markChosen(); drawThumbs(); drawAll(options); fillChips(); showPanel(); showChoice();
 };
 
 // ---- choosing a module or a unit
@@ -154,7 +156,7 @@ const showChoice = () => {
 };
 const choose = (module, unit = -1) => {
   state.module = module; state.unit = unit;
-  writeHash(); fillPanel($("#panel"), current(), state); showChoice();
+  writeHash(); showPanel(); showChoice();
   say(module < 0 ? "No module chosen" : unit >= 0 ? `Unit ${unitsOf(current())[unit].name}, module ${current().modules[module].letter}` : `Module ${current().modules[module].letter} chosen`);
 };
 const chooseRun = id => {
@@ -251,7 +253,7 @@ const clicked = event => {
   else if (data.formula) { const pop = document.getElementById(data.formula); pop.hidden = !pop.hidden; closeFormulas(pop); }
   else if (data.csv) save(`${data.csv}.csv`, csvOf($("table", at.closest(".fig"))), "text/csv");
   else if (data.svg) $$(".plot svg", at.closest(".fig")).forEach((svg, i) => save(`${data.svg}${i ? `-${i + 1}` : ""}.svg`, svgOf(svg), "image/svg+xml"));
-  else if (data.control) { state.control = data.control; writeHash(); drawFigure(at.closest(".fig")); fillPanel($("#panel"), current(), state); showChoice(); }
+  else if (data.control) { state.control = data.control; writeHash(); drawFigure(at.closest(".fig")); showPanel(); showChoice(); }
   else if (data.unit) chooseUnit(Number(data.unit));
   else if (data.copy) copyText(document.getElementById(data.copy).textContent, at);
   else if (data.sort !== undefined) sortBy(at.closest("th"));
@@ -321,7 +323,7 @@ const start = () => {
     if (link.dataset.section === entry.target.id && innerWidth < 1120) $(".nav").scrollTo({left: link.offsetLeft - 40});
   })), {rootMargin: "-15% 0px -75% 0px"});
   $$("main > section").forEach(section => sections.observe(section));
-  new IntersectionObserver(entries => { netIsVisible = entries[0].isIntersecting; $("#selbar").hidden = state.module < 0 || netIsVisible; }, {threshold: 0.1}).observe($("#network .netwrap"));
+  new IntersectionObserver(entries => { netIsVisible = entries[0].isIntersecting; $("#selbar").hidden = state.module < 0 || netIsVisible; }, {threshold: 0.1}).observe($("#network"));
   let width = innerWidth, timer = 0;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; clearTimeout(timer); timer = setTimeout(redraw, 120); } });
   addEventListener("hashchange", () => { readHash(); redraw(); if (state.section) go(state.section, "auto"); });
