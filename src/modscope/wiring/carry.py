@@ -149,7 +149,8 @@ class Carry:
         """The unit of each position along some axes (in that order); entries that differ elsewhere become one unit."""
         (thin,) = thinned(ids, keep=axes)
         others = [axis for axis in range(thin.ndim) if axis not in axes]
-        table = thin.permute(*axes, *others).reshape([thin.shape[axis] for axis in axes] + [-1])
+        n_others = math.prod(thin.shape[axis] for axis in others)
+        table = thin.permute(*axes, *others).reshape([*(thin.shape[axis] for axis in axes), n_others])
         if table.shape[-1] == 1:
             return table.squeeze(-1)
         first = table.amax(-1) if table.shape[-1] else table.new_full(table.shape[:-1], NONE)

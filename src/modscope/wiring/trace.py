@@ -69,6 +69,8 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
 
 def _program(model: nn.Module, inputs: Inputs) -> tuple[Program, str]:
     """The exported program, or, where the model's control flow depends on numbers, one recorded run and a warning."""
+    if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(inputs)) and not _is_meta(model):
+        raise WiringError("the example inputs are on the meta device, the model is not; give inputs with numbers")
     args, kwargs = arguments(model, inputs)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # where it fails, torch prints the whole graph there
@@ -78,6 +80,10 @@ def _program(model: nn.Module, inputs: Inputs) -> tuple[Program, str]:
             return recorded_program(model, args, kwargs), ONE_RUN
         except Exception as error:
             raise explained(error, "running the model", inputs, WiringError) from export_error
+
+
+def _is_meta(model: nn.Module) -> bool:
+    return any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
 # -- running -------------------------------------------------------------------------------------------------------
@@ -208,7 +214,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Attributes, parameters, buffers (their numbers too) and random states are put back afterwards."""
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
-    registers = [{key: dict(module.__dict__[key]) for key in _REGISTERS} for module in modules]
+    # parameters, buffers, submodules, hooks, and whatever dicts the model keeps
+    registers = [{k: dict(kept) for k, kept in module.__dict__.items() if isinstance(kept, dict)} for module in modules]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's global state
     try:
@@ -227,9 +234,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for buffer, numbers in buffers:
                 if not buffer.is_meta and not torch.equal(buffer, numbers):
                     buffer.copy_(numbers)
-
-
-_REGISTERS = ("_parameters", "_buffers", "_modules")
 
 
 @contextmanager

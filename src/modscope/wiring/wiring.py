@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class UnitParameter:
     layer: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Wiring:
     """All units and connections of a network. Units are numbered 0 .. n_units - 1, group after group."""
 
@@ -97,17 +98,58 @@ class Wiring:
                 writes[self.groups[index].name].append(connection.parameter)
         return {name: tuple(dict.fromkeys(parameters)) for name, parameters in writes.items()}
 
+    @cached_property
+    def n_weights_of(self) -> Int[np.ndarray, " groups"]:
+        """Number of weights that write each group."""
+        n_weights = np.zeros(len(self.groups), dtype=np.int64)
+        for connection in self.connections:
+            if connection.kind == "weight" and connection.targets.size:
+                per_entry = connection.weight.numel() // connection.targets.size
+                groups = self.group_of[connection.targets[connection.targets >= 0]]
+                n_weights += per_entry * np.bincount(groups, minlength=len(self.groups))
+        return n_weights
+
     def to_frame(self) -> pl.DataFrame:
-        """One row per unit group: name, kind, depth, units, and the parameters that write it."""
+        """One row per unit group: group, kind, depth, units, weights (their number), and the parameters they are in."""
         import polars as pl
 
-        return pl.DataFrame(
-            {
-                "group": [group.name for group in self.groups],
-                "kind": [group.kind for group in self.groups],
-                "depth": [group.depth for group in self.groups],
-                "units": [group.size for group in self.groups],
-                "parameters": [", ".join(self.parameters_of[group.name]) for group in self.groups],
-            },
-            schema={"group": pl.Utf8, "kind": pl.Utf8, "depth": pl.Int64, "units": pl.Int64, "parameters": pl.Utf8},
+        schema = {
+            "group": pl.Utf8, "kind": pl.Utf8, "depth": pl.Int64, "units": pl.Int64, "weights": pl.Int64,
+            "parameters": pl.Utf8,
+        }  # fmt: skip
+        return pl.DataFrame(self._rows(), schema=schema, orient="row")
+
+    def _rows(self) -> list[tuple[str, str, int, int, int, str]]:
+        return [
+            (group.name, group.kind, group.depth, group.size, n_weights, ", ".join(self.parameters_of[group.name]))
+            for group, n_weights in zip(self.groups, self.n_weights_of.tolist(), strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        """A table of the groups, then the warnings."""
+        rows = [tuple(str(entry) for entry in row) for row in self._rows()]
+        table = [("group", "kind", "depth", "units", "weights", "parameters"), *rows[:N_ROWS]]
+        widths = [max(len(row[column]) for row in table) for column in range(5)]
+        lines = ["  ".join([*(f"{row[i]:<{widths[i]}}" for i in range(5)), _shortened(row[5])]) for row in table]
+        more = [f"... and {len(rows) - N_ROWS} groups more"] if len(rows) > N_ROWS else []
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join([self._summary(), *(line.rstrip() for line in lines), *more, *warnings])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("group", "kind", "depth", "units", "weights", "parameters"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(str(entry))}</td>" for entry in row) + "</tr>" for row in self._rows()
         )
+        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return f"<p>{self._summary()}</p><table><tr>{head}</tr>{body}</table><ul>{warnings}</ul>"
+
+    def _summary(self) -> str:
+        n_connections = sum(connection.kind == "weight" for connection in self.connections)
+        return f"Wiring: {self.n_units:,} units in {len(self.groups)} groups, {n_connections} connections"
+
+
+N_ROWS = 60  # that a printed wiring shows
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

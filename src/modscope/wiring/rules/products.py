@@ -30,7 +30,7 @@ def _sizes(left: Value, right: Value, labels: tuple[str, str, str]) -> dict[str,
     sizes: dict[str, int] = {}
     for value, names in ((left, labels[0]), (right, labels[1])):
         for name, size in zip(names, value.shape, strict=True):
-            sizes[name] = max(size, sizes.get(name, 1))
+            sizes[name] = sizes.get(name, 1) if size == 1 else size
     return sizes
 
 
