@@ -151,6 +151,8 @@ def alignment(
     Source: Mantel & Haenszel 1959 (log odds over strata), Westfall & Young 1993 (max-T), Freedman & Lane 1983
     (permuted residuals); the combination is ours.
     """
+    if not mask_set:
+        raise MaskError("alignment needs at least one mask, got none; see learn_masks")
     names, clusters, units = tuple(mask_set), *_clusters(wiring, partition)
     weights = unit_weights(wiring, {name: _seeds(mask_set, name) for name in names})
     labels = np.searchsorted(clusters, partition.labels[units])
@@ -217,7 +219,7 @@ class _Units:
     def covariates(self) -> Float[np.ndarray, "units columns"]:
         """Within each group: size and number of a unit's incoming and outgoing weights, as logarithms, and squares."""
         sizes, counts = np.log1p(self.weights.size[self.units]), np.log1p(self.weights.n_weights[self.units])
-        centred = _within_groups(sizes, self.group_dummies, self.groups)
+        centred = _WithinGroups(self.group_dummies, self.groups)(sizes)
         return np.hstack([self.group_dummies, sizes, counts, centred**2])
 
     def log_odds(self, places: Int[np.ndarray, " units"]) -> Float[np.ndarray, "tasks clusters"]:
@@ -271,8 +273,7 @@ class _Agreement:
     """Clusters against footprints, with columns of covariates taken out of both within every group."""
 
     def __init__(self, table: _Units, covariates: Float[np.ndarray, "units columns"]) -> None:
-        self._groups = table.groups
-        self._covariates = covariates
+        self._rest = _WithinGroups(covariates, table.groups)
         self._n_columns = 2 * len(table.n_kept)  # the columns apart by direction; those of both together follow
         self._residuals = self._rest(_without_gaps(table.footprints, table.groups))
         indicators = self._rest(table.indicators)
@@ -302,22 +303,26 @@ class _Agreement:
     def _moved(self, places: Int[np.ndarray, " units"] | None) -> Float[np.ndarray, "units columns"]:
         return self._residuals if places is None else self._rest(self._residuals[places])
 
-    def _rest(self, values: Float[np.ndarray, "units columns"]) -> Float[np.ndarray, "units columns"]:
-        return _within_groups(values, self._covariates, self._groups)
 
+class _WithinGroups:
+    """Takes covariates out of columns by regression, group by group; at most one covariate per four units."""
 
-def _within_groups(
-    values: Float[np.ndarray, "units columns"],
-    covariates: Float[np.ndarray, "units covariates"],
-    groups: Int[np.ndarray, " units"],
-) -> Float[np.ndarray, "units columns"]:
-    """What a regression on the covariates leaves over, group by group; at most one covariate per four units."""
-    rest = np.empty(values.shape)
-    for group in np.unique(groups):
-        rows = groups == group
-        design = covariates[rows][:, : max(1, int(rows.sum()) // 4)]
-        rest[rows] = values[rows] - design @ np.linalg.lstsq(design, values[rows], rcond=1e-8)[0]
-    return rest
+    def __init__(self, covariates: Float[np.ndarray, "units covariates"], groups: Int[np.ndarray, " units"]) -> None:
+        self._parts = []
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            design = covariates[rows][:, : max(1, len(rows) // 4)]
+            left, sizes, _ = np.linalg.svd(
+                design / np.maximum(np.linalg.norm(design, axis=0), 1e-12), full_matrices=False
+            )
+            self._parts.append((rows, left[:, sizes > 1e-8]))
+
+    def __call__(self, values: Float[np.ndarray, "units columns"]) -> Float[np.ndarray, "units columns"]:
+        rest = np.empty(values.shape)
+        for rows, basis in self._parts:
+            mine = values[rows]
+            rest[rows] = mine - basis @ (basis.T @ mine)
+        return rest
 
 
 def _without_gaps(values: Float[np.ndarray, "units columns"], groups: Int[np.ndarray, " units"]) -> np.ndarray:
@@ -390,11 +395,14 @@ def _drops(
 def _lesion_agreement(
     cells: Float[np.ndarray, "samples tasks clusters"], drops: Float[np.ndarray, "tasks clusters"]
 ) -> Comparison:
-    """Correlation of log odds with drops, after what tasks or clusters have in common, against permuted units."""
+    """Do the cells that a mask keeps have the large drops? Against permuted units.
+
+    The statistic: how far log odds go in the direction of the drops, after what tasks or clusters have in common. (A
+    correlation says nothing of two tasks and two clusters: it is 1 or -1.)
+    """
     wanted = _doubly_centred(drops)
-    given = np.array([_doubly_centred(table) for table in cells])
-    norms = np.linalg.norm(given, axis=(1, 2)) * np.linalg.norm(wanted)
-    values = (given * wanted).sum(axis=(1, 2)) / np.maximum(norms, 1e-12)
+    wanted = wanted / max(float(np.linalg.norm(wanted)), 1e-12)
+    values = np.array([(_doubly_centred(table) * wanted).sum() for table in cells])
     return Comparison(float(values[0]), values[1:], "greater", RAW_NULL, looks=(len(values) - 1,))
 
 

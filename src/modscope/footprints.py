@@ -85,7 +85,7 @@ def _sums(values: Tensor, ids: Int[np.ndarray, "..."], n_units: int) -> Float[np
     summed = values.sum(dim=axes, keepdim=True, dtype=torch.float64) if axes else values.double()
     flat, weights = ids.ravel(), summed.numpy().ravel()
     known = flat >= 0
-    return np.bincount(flat[known], weights=weights[known], minlength=n_units)
+    return np.bincount(flat[known], weights=weights[known], minlength=n_units).astype(np.float64)  # of none: int
 
 
 def _checked_names(wiring: Wiring, task: str, mask: AnyMask) -> set[str]:
