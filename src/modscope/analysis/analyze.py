@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -38,10 +39,12 @@ from modscope.analysis.verdicts import (
 from modscope.calling import Inputs, check_model
 from modscope.errors import LesionError, MaskError, PartitionError
 from modscope.graph.weights import weight_graph
+from modscope.jobs.executors import map_in_order
 from modscope.lesions.importance import Importance, importance
+from modscope.masks.controls import MaskControls, mask_controls
 from modscope.masks.learner import learn_masks
 from modscope.masks.mask import Mask, MaskSet
-from modscope.masks.specialization import Specialization, specialization
+from modscope.masks.specialization import specialization
 from modscope.nulls import NullModel
 from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability, clusterability
 from modscope.partition.dust import Partitioner
@@ -106,19 +109,23 @@ def analyze(
             executor=executor,
         )
     with watch("masks"):
-        masks, special = _function(model, wiring, tasks, learner, n_seeds, seed, executor)
+        masks = _masks(model, wiring, tasks, learner, n_seeds, seed, executor)
+    with watch("function"):
+        controls = _controls(model, masks, tasks, learner, seed, executor)
+        failed = {control.task: control.reason for control in controls if not control.passes}
+        special = None if masks is None else specialization(model, masks, tasks, failed=failed, rng=seed)
     with watch("importance"):
         lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):
         bridge, why_no_bridge = _bridge(masks, wiring, structure, n_samples, seed)
 
     verdicts = (
-        function_verdict(special),
+        function_verdict(special, failed),
         structure_verdict(structure),
         importance_verdict(lesions, why_no_lesions),
         bridge_verdict(bridge, why_no_bridge),
     )
-    results = Results(wiring, graph, structure, special, lesions, bridge)
+    results = Results(wiring, graph, structure, controls, special, lesions, bridge)
     content = {
         "run": {"id": name, "title": name, "seed": seed},
         "model": model_content(model, type(model).__name__, wiring, graph),
@@ -128,7 +135,7 @@ def analyze(
     return Run(name, verdicts, content, structure.partition, masks, results, watch.seconds)
 
 
-def _function(
+def _masks(
     model: nn.Module,
     wiring: Wiring,
     tasks: Sequence[Task],
@@ -136,12 +143,32 @@ def _function(
     n_seeds: int,
     seed: int,
     executor: Executor | None,
-) -> tuple[MaskSet | None, Specialization | None]:
-    """The masks, and what they say; None without tasks."""
+) -> MaskSet | None:
+    """The masks of every task; None without tasks."""
     if not tasks:
-        return None, None
-    masks = learn_masks(model, tasks, learner, n_seeds=n_seeds, wiring=wiring, rng=seed, executor=executor)
-    return masks, specialization(model, masks, tasks, rng=seed)
+        return None
+    return learn_masks(model, tasks, learner, n_seeds=n_seeds, wiring=wiring, rng=seed, executor=executor)
+
+
+def _controls(
+    model: nn.Module,
+    masks: MaskSet | None,
+    tasks: Sequence[Task],
+    learner: Callable[..., Mask] | None,
+    seed: int,
+    executor: Executor | None,
+) -> tuple[MaskControls, ...]:
+    """Whether each task's mask found something: the controls without which it says nothing about the network."""
+    if masks is None:
+        return ()
+    work = partial(_control, model, masks, learner, seed)
+    return tuple(map_in_order(work, tasks, executor=executor, description="masks on random weights"))
+
+
+def _control(
+    model: nn.Module, masks: MaskSet, learner: Callable[..., Mask] | None, seed: int, task: Task
+) -> MaskControls:
+    return mask_controls(model, masks[task.name], task, learner=learner, rng=seed)
 
 
 def _importance(

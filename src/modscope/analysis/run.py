@@ -15,6 +15,7 @@ from modscope.analysis.verdicts import WORDS, Verdict
 from modscope.errors import RecordError
 from modscope.graph.unit_graph import UnitGraph
 from modscope.lesions.importance import Importance
+from modscope.masks.controls import MaskControls
 from modscope.masks.mask import MaskSet
 from modscope.masks.specialization import Specialization
 from modscope.partition.clusterability import Clusterability
@@ -37,6 +38,7 @@ class Results:
     wiring: Wiring
     graph: UnitGraph
     clusterability: Clusterability
+    controls: tuple[MaskControls, ...]
     specialization: Specialization | None
     importance: Importance | None
     alignment: Alignment | None

@@ -6,6 +6,7 @@ than half of the effect. `no`: anything else. `na`: not run, or undefined, with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -52,8 +53,15 @@ class Verdict:
         return f"{self.key:<11} {WORDS[self.state] + '.':<21} {self.sentence} {self.reason}"
 
 
-def function_verdict(specialization: Specialization | None, no_pairs: str = NO_TASKS) -> Verdict:
+def function_verdict(
+    specialization: Specialization | None, failed: Mapping[str, str] | None = None, no_pairs: str = NO_TASKS
+) -> Verdict:
     """Do tasks of different function use different weights?
+
+    Args:
+        specialization: What masks and inverse masks can do.
+        failed: Task -> why its mask says nothing: it is empty, or works as well on random weights.
+        no_pairs: Why there is nothing to compare.
 
     Required, for every pair of different function: a double dissociation (Holm-corrected over the pairs); and, with
     two seeds a task, p_specialize's interval above .5.
@@ -61,6 +69,9 @@ def function_verdict(specialization: Specialization | None, no_pairs: str = NO_T
     claim = "that tasks of different function use different weights"
     if specialization is None or not specialization.dissociations:
         return _not_tested("function", "there are no two tasks of different function to compare", no_pairs)
+    if failed:
+        reasons = " ".join(_sentence(f"{task}: {reason}") for task, reason in failed.items())
+        return _not_tested("function", "the masks say nothing about this network", reasons)
     score, tests = specialization.specialize, specialization.dissociations
     if score.value is None and not _is_one_seed(specialization):
         return _not_tested("function", "the masks say nothing about this network", _sentence(score.reason))
