@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import modscope.graph.operator as operators
 import modscope.partition.embedding as embedding
 from modscope.graph.operator import normalized_operator
 from modscope.graph.unit_graph import UnitGraph
 from modscope.graph.weights import chain_graph
 from modscope.partition.embedding import embed, laplacian_eigenvalues
+from modscope.partition.spectral import Spectral
 from planted.graphs import chain, gaussian_mlp, random_blocks, reference, reference_graphs, sparse_layers
 
 
@@ -80,3 +83,18 @@ def test_several_components_give_as_many_zeros():
 def test_a_narrow_half_graph_has_only_as_many_vectors_as_its_short_side():
     graph = chain(gaussian_mlp(widths=(50, 3)))
     assert len(laplacian_eigenvalues(graph, 10)) == 3
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+@pytest.mark.parametrize("name", ["layered", "odd cycles"])
+def test_torch_and_numpy_embed_alike(monkeypatch, is_exact, name):
+    graphs = {
+        "layered": chain(gaussian_mlp(widths=(150, 200, 170, 40))),
+        "odd cycles": random_blocks(np.random.default_rng(0), n_units=80, density=0.5),
+    }
+    monkeypatch.setattr(embedding, "SMALL_SIDE", 10_000 if is_exact else 0)
+    expected = laplacian_eigenvalues(graphs[name], 6)
+    monkeypatch.setattr(operators, "_on_device", lambda matrix, _: torch.from_numpy(matrix))  # as on a GPU
+    np.testing.assert_allclose(laplacian_eigenvalues(graphs[name], 6), expected, atol=1e-5)
+    labels = Spectral(4)(graphs[name], rng=0).labels
+    assert len(np.unique(labels[labels >= 0])) == 4

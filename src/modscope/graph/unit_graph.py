@@ -215,3 +215,14 @@ def _coordinates(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def checked_graph(graph: object) -> UnitGraph:
+    """The graph that was given.
+
+    Raises:
+        GraphError: If it is none.
+    """
+    if not isinstance(graph, UnitGraph):
+        raise GraphError(f"a UnitGraph is wanted, got {type(graph).__name__}; make one with weight_graph(wiring)")
+    return graph

@@ -44,8 +44,13 @@ def weight_graph(
             its outputs by 1/c, which changes nothing a ReLU network computes, then changes no edge either.
 
     Raises:
-        GraphError: If a weight is NaN or infinite (the message names the parameter), or the norm is unknown.
+        GraphError: If a weight is NaN or infinite (the message names the parameter), the norm is unknown, or `wiring`
+            is no Wiring.
     """
+    if not isinstance(wiring, Wiring):
+        raise GraphError(
+            f"a Wiring is wanted, got {type(wiring).__name__}; read one with read_wiring(model, example_inputs)"
+        )
     if edge_norm not in EDGE_NORMS:
         raise GraphError(f"edge_norm must be one of {', '.join(EDGE_NORMS)}; got {edge_norm!r}")
     left_out = {kind for kind, is_kept in (("input", inputs), ("output", outputs)) if not is_kept}

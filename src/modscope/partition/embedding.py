@@ -89,11 +89,13 @@ def _half_pairs(
 ) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
     """Eigenpairs from the singular vectors of the half graph; the known ones are left out."""
     locked = known[operator.n_first :].T * np.sqrt(2, dtype=np.float32)
+    right: Array
     n_short = locked.shape[1]
     n_wanted = min(n_wanted, n_short - len(locked))
     is_narrow = n_short <= GRAM_SIDE and operator.is_dense and operator.n_first * n_short >= GRAM_ENTRIES
     if n_short <= SMALL_SIDE or is_narrow:
-        squares, right = _exact(_gram(operator), n_wanted, locked)
+        squares, exact = _exact(_gram(operator), n_wanted, locked)
+        right = operator.like(exact)
     else:
         squares, right = largest_eigenpairs(
             lambda x: operator.backward(operator.forward(x)),
@@ -137,7 +139,7 @@ def _full_pairs(
 
 def _exact(
     matrix: Float[np.ndarray, "n n"], n_wanted: int, locked: Float[np.ndarray, "known n"]
-) -> tuple[Float[np.ndarray, " wanted"], Array]:
+) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "wanted n"]]:
     """Leading eigenpairs of a small matrix with eigenvalues >= 0 whose eigenpairs `locked` (eigenvalue 1) are known."""
     if n_wanted <= 0:
         return np.zeros(0), locked[:0]

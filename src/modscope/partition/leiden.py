@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from modscope.errors import PartitionError
-from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.unit_graph import UnitGraph, checked_graph
 from modscope.partition.labels import notes_on, numbered_by_first_unit
 from modscope.partition.partition import Partition
 from modscope.randomness import Rng, seed_of
@@ -49,7 +49,7 @@ class Leiden:
             raise PartitionError(
                 "Leiden needs scikit-network; install modscope with the extra 'communities'"
             ) from error
-        kept = np.flatnonzero(graph.components >= 0)
+        kept = np.flatnonzero(checked_graph(graph).components >= 0)
         labels = np.full(graph.n_units, -1, dtype=np.int64)
         if len(kept):
             adjacency = sp.csr_matrix(graph.adjacency()[kept][:, kept])

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from modscope.errors import PartitionError
-from modscope.graph.unit_graph import Block, UnitGraph
+from modscope.graph.unit_graph import Block, UnitGraph, checked_graph
 from modscope.partition.partition import Partition
 
 Labels: TypeAlias = Partition | Int[np.ndarray, " units"]
@@ -93,7 +93,7 @@ def _volumes_and_within(
     graph: UnitGraph, labels: Labels
 ) -> tuple[Float[np.ndarray, " clusters"], Float[np.ndarray, " clusters"]]:
     """Volume of each cluster, and the part of it that stays inside."""
-    present, dense = np.unique(checked_labels(labels, graph.n_units), return_inverse=True)
+    present, dense = np.unique(checked_labels(labels, checked_graph(graph).n_units), return_inverse=True)
     n_clusters = len(present)
     if n_clusters == 0 or (n_clusters == 1 and present[0] == -1):
         raise PartitionError("every unit is left out (label -1); at least one cluster is needed")

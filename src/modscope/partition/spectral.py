@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 
 from modscope.errors import PartitionError
 from modscope.graph.operator import NormalizedOperator, normalized_operator
-from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.unit_graph import UnitGraph, checked_graph
 from modscope.partition.embedding import embed
 from modscope.partition.kmeans import k_means
 from modscope.partition.labels import notes_on, numbered_by_first_unit
@@ -53,12 +54,13 @@ class Spectral:
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "n_starts"):
-            if getattr(self, name) < 1:
-                raise PartitionError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise PartitionError(f"{name} must be a whole number of at least 1, got {value!r}")
 
     def __call__(self, graph: UnitGraph, *, rng: Rng = 0) -> Partition:
         """The clusters of a graph."""
-        kept = np.flatnonzero(graph.components >= 0)
+        kept = np.flatnonzero(checked_graph(graph).components >= 0)
         if len(kept) < self.n_clusters:
             raise PartitionError(
                 f"{self.n_clusters} clusters were asked for, but only {len(kept)} of {graph.n_units} units have "
