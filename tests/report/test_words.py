@@ -30,6 +30,7 @@ from modscope.report import content, words
         (words.listed([]), ""),
         (words.listed(["A"]), "A"),
         (words.listed("ABC"), "A, B and C"),
+        (words.typeset("z = -6.7 (95 % of 1-2, shuffle-1): -0.3 %"), "z = −6.7 (95% of 1-2, shuffle-1): −0.3%"),
         (words.spread([0.11, 0.11]), "11%"),
         (words.spread([0.69, 0.85, 0.7]), "69 to 85%"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modscope.report.content import Analysis, State, Test, Verdict
-from modscope.report.words import count, effect, interval, number, p_text
+from modscope.report.words import count, effect, interval, number, p_text, typeset
 
 WORDS: dict[State, str] = {
     "yes": "Supported",
@@ -57,11 +57,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One of the four questions, with the answer of every network."""
+    """One of the four questions, with the answer of every network. `unit` is what all of them measure."""
 
     key: str
     name: str
     text: str
+    unit: str
     answers: tuple[Answer, ...]
 
 
@@ -71,7 +72,8 @@ def questions(analyses: Sequence[Analysis]) -> tuple[Question, ...]:
     for place, (key, (name, text)) in enumerate(QUESTIONS.items()):
         verdicts = [analysis.verdict[place] for analysis in analyses]
         answers = tuple(_answer(*pair, verdicts) for pair in zip(analyses, verdicts, strict=True))
-        found.append(Question(key, name, text, answers))
+        units = {answer.unit for answer in answers if answer.scale}
+        found.append(Question(key, name, text, units.pop() if len(units) == 1 else "", answers))
     return tuple(found)
 
 
@@ -84,8 +86,8 @@ def _answer(analysis: Analysis, verdict: Verdict, line: Sequence[Verdict]) -> An
         network=analysis.run.title,
         state=verdict.state,
         word=WORDS[verdict.state],
-        sentence=verdict.sentence,
-        reason=verdict.reason,
+        sentence=typeset(verdict.sentence),
+        reason=typeset(verdict.reason),
         effect="" if test is None else effect(test),
         unit="" if test is None else test.unit,
         interval="" if test is None else interval(test),

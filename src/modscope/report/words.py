@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from modscope.report.content import Test
@@ -14,6 +15,11 @@ NO_BREAK = "\u00a0"
 def with_minus(text: str) -> str:
     """The text with the minus sign of typography instead of a hyphen."""
     return text.replace("-", MINUS)
+
+
+def typeset(text: str) -> str:
+    """A sentence with true minus signs and "95%" for "95 %"; nothing else is changed."""
+    return re.sub(r"(?<=\d) %", "%", re.sub(r"(?<![\w.)\]-])-(?=\d)", MINUS, text))
 
 
 def number(value: float | None, digits: int = 2) -> str:
