@@ -30,6 +30,19 @@ def test_weights_fill_the_interval_of_one_over_the_root_of_the_inputs():
     assert float(weight.std()) == pytest.approx(0.1 / 3**0.5, rel=0.02)
 
 
+def test_glorot_weights_fill_their_interval_and_biases_are_zero():
+    layer = mlp([100, 400], rng=0, initial="glorot").output
+    bound = (6 / 500) ** 0.5
+    assert layer.weight.detach().abs().max() <= bound
+    assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert bool((layer.bias == 0).all())
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(WiringError, match="'fan_in' or 'glorot', got 'he'"):
+        mlp([3, 4], rng=0, initial="he")
+
+
 def test_impossible_sizes_are_refused():
     for sizes in ([], [3], [3, 0]):
         with pytest.raises(WiringError, match="an MLP needs"):
