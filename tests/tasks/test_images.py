@@ -6,9 +6,10 @@ import torch
 from modscope.data.digits import two_digits
 from modscope.data.examples import DataSet, Examples
 from modscope.data.idx import mnist
+from modscope.errors import TaskError
 from modscope.models import load
 from modscope.models.mlp import mlp
-from modscope.tasks.images import both_digits, classification, left_digit, right_digit
+from modscope.tasks.images import both_digits, classification, left_digit, right_digit, without_class
 from modscope.tasks.task import evaluate
 from modscope.training.fit import fit
 from modscope.training.pruning import MagnitudePruning
@@ -70,6 +71,15 @@ def test_classification_counts_the_largest_output_of_encoded_pixels():
     assert evaluation.loss == pytest.approx(
         float((logits.logsumexp(dim=1) - logits[torch.arange(3), examples.targets]).mean()), rel=1e-5
     )
+
+
+def test_a_removed_class_is_gone_from_training_alone():
+    examples = Examples(torch.arange(6.0), torch.tensor([0, 1, 2, 0, 1, 2]))
+    data = without_class(DataSet(examples, examples), 1)
+    assert data.train.inputs.tolist() == [0, 2, 3, 5]
+    assert data.test.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(TaskError, match=r"class 7 must be one of several; the classes are \[0, 1, 2\]"):
+        without_class(DataSet(examples, examples), 7)
 
 
 @pytest.mark.data

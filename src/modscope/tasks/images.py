@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modscope.data.digits import LEFT, RIGHT
 from modscope.data.examples import DataSet, Encode
+from modscope.errors import TaskError
 from modscope.tasks.task import Task
 
 N_DIGITS = 10
@@ -58,6 +59,20 @@ def classification(name: str, data: DataSet, *, encode: Encode | None = None, ba
         class_of=lambda classes: classes,
         function=name,
     )
+
+
+def without_class(data: DataSet, removed: int) -> DataSet:
+    """The same data whose training part lacks one class; the test part keeps it, so that its loss can be seen.
+
+    Raises:
+        TaskError: If no training example has that class, or all have it.
+    """
+    kept = data.train.targets != removed
+    if kept.all() or not kept.any():
+        raise TaskError(
+            f"class {removed} must be one of several; the classes are {data.train.targets.unique().tolist()}"
+        )
+    return DataSet(data.train[kept], data.test)
 
 
 def _one_digit(name: str, side: int, data: DataSet, batch_size: int) -> Task:
