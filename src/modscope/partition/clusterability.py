@@ -7,12 +7,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from modscope.errors import StatisticsError
-from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.unit_graph import UnitGraph, checked_graph
 from modscope.graph.weights import weight_graph
 from modscope.jobs.executors import map_in_order
 from modscope.nulls import NullModel, null_named
@@ -189,11 +190,11 @@ def clusterability(
     Source: Filan et al. 2021; the null `keep_unit_scale` is ours.
     """
     models = [null_named(null) for null in ([nulls] if isinstance(nulls, str) or callable(nulls) else nulls)]
-    if not models or n_samples < 1 or n_observed < 1:
+    if not models or not all(isinstance(n, Integral) and n >= 1 for n in (n_samples, n_observed)):
         raise StatisticsError(
             f"at least one null model, sample and clustering are needed, got {len(models)}, {n_samples}, {n_observed}"
         )
-    graph = weight_graph(subject) if isinstance(subject, Wiring) else subject
+    graph = weight_graph(subject) if isinstance(subject, Wiring) else checked_graph(subject)
     seed, statistic = seed_of(rng), FoundNCut(WithoutDust(partitioner, min_share))
     partitions = _observed_partitions(graph, statistic.partitioner, seed, n_observed)
     observed = [n_cut(graph, partition) for partition in partitions]

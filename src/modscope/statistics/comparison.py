@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -319,5 +320,5 @@ def _number(value: Any, where: str) -> float:
 
 
 def _check_n_samples(n_samples: int) -> None:
-    if n_samples < 1:
-        raise StatisticsError(f"n_samples must be at least 1, got {n_samples}")
+    if not isinstance(n_samples, Integral) or n_samples < 1:
+        raise StatisticsError(f"n_samples must be a whole number of at least 1, got {n_samples!r}")

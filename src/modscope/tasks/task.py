@@ -107,6 +107,8 @@ def evaluate(model: nn.Module, task: Task, *, split: Split = "test") -> Evaluati
         TaskError: If the task has no data, the model fails on it, or `loss` or `correct` do not fit the outputs.
     """
     model = check_model(model)
+    if not isinstance(task, Task):
+        raise TaskError(f"a modscope.Task is wanted, got {type(task).__name__}")
     sums = _Sums()
     with evaluation_mode(model), torch.no_grad():
         for batch in task.batches(split):
