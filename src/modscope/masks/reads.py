@@ -105,9 +105,9 @@ class SampledOutputs(TorchFunctionMode):
 class _SampledLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, logits: Tensor, noise: Tensor) -> Tensor:
-        probability = torch.sigmoid(logits)
-        mean_weight = (weight * probability).to(inputs.dtype)
-        variance_weight = (weight * weight * probability * (1 - probability)).to(inputs.dtype)
+        probability = torch.sigmoid(logits).to(weight.dtype)
+        mean_weight = weight * probability
+        variance_weight = (weight - mean_weight).mul_(mean_weight)  # w^2 p (1 - p)
         deviation = F.linear(inputs * inputs, variance_weight).clamp_(min=0).sqrt_()
         ctx.save_for_backward(inputs, weight, probability, mean_weight, variance_weight, deviation, noise)
         return F.linear(inputs, mean_weight).addcmul_(deviation, noise.to(inputs.dtype))
@@ -121,10 +121,11 @@ class _SampledLinear(torch.autograd.Function):
         for_inputs = None
         if ctx.needs_input_grad[0]:
             for_inputs = gradient @ mean_weight + 2 * inputs * (for_variance @ variance_weight)
-        by_mean = (gradient.T @ inputs).to(weight.dtype)
-        by_variance = (for_variance.T @ (inputs * inputs)).to(weight.dtype)
-        spread = probability * (1 - probability)
-        for_logits = spread * weight * (by_mean + weight * (1 - 2 * probability) * by_variance)
+        by_mean = gradient.T @ inputs
+        by_variance = for_variance.T @ (inputs * inputs)
+        # p (1 - p) w [by_mean + w (1 - 2 p) by_variance], in place: these are as large as the weights
+        by_mean.addcmul_(torch.add(weight, mean_weight, alpha=-2), by_variance)
+        for_logits = by_mean.mul_(mean_weight).mul_(1 - probability)
         return for_inputs, None, for_logits.to(torch.float32), None
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 # (logits, weight, copies, generator, progress in [0, 1]) -> masked copies of the weight
 Estimator: TypeAlias = Callable[[Tensor, Tensor, int, torch.Generator, float], tuple[Tensor, ...]]
 
+_TILE = 131_072  # entries that are worked on at once: what fits in a processor's cache
 _TABLE_LIMIT, _TABLE_STEPS = 16.0, 256  # factors beyond |l| = 16 are below 2e-6; 256 entries per unit of l
 
 
@@ -99,12 +100,8 @@ def mean_factor(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def kept_samples(logits: Tensor, n_copies: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Booleans that are true with probability sigmoid(logit), independent within each copy."""
-    thresholds = _thresholds(logits)
     uniform = _random_shorts(logits.numel(), logits.device, generator).view(logits.shape)
-    shift = 65536 // n_copies
-    for _ in range(n_copies):
-        yield uniform < thresholds
-        uniform = uniform + (shift if shift < 32768 else shift - 65536)  # 16-bit numbers wrap around
+    return _below(uniform, _thresholds(logits), n_copies)
 
 
 class _RaoBlackwell(torch.autograd.Function):
@@ -112,22 +109,30 @@ class _RaoBlackwell(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, weight: Tensor, n_copies: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        copies = [
-            kept.view(torch.int8).to(weight.dtype).mul_(weight) for kept in kept_samples(logits, n_copies, generator)
-        ]
+        weight = weight.contiguous()
+        copies = [torch.empty_like(weight) for _ in range(n_copies)]
+        for tile, weights, *masked in _tiles(logits, weight, *copies):
+            uniform = _random_shorts(tile.numel(), tile.device, generator)
+            for kept, out in zip(_below(uniform, _thresholds(tile), n_copies), masked, strict=True):
+                torch.mul(weights, kept.view(torch.int8).to(weight.dtype), out=out)
         ctx.save_for_backward(logits, weight, *copies)
         return tuple(copies)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, weight, *copies = ctx.saved_tensors
-        total, of_kept = torch.zeros_like(logits), torch.zeros_like(logits)
-        for gradient, copy in zip(gradients, copies, strict=True):
-            total.add_(gradient)
-            of_kept.addcmul_(gradient.to(logits.dtype), copy.to(logits.dtype))
-        removed, excess = _tabulated_factors(logits)
-        # dL/dm = gradient x weight, and copy = m x weight: the factor is `removed` for all, `excess` more for the kept
-        return total.mul_(weight).mul_(removed).addcmul_(of_kept, excess), None, None, None
+        result = torch.empty_like(logits)
+        contiguous = [gradient.contiguous() for gradient in gradients]
+        for tile, weights, out, *pairs in _tiles(logits, weight, result, *contiguous, *copies):
+            parts = [pair.to(tile.dtype) for pair in pairs]
+            total, of_kept = parts[0].clone(), parts[0] * parts[len(copies)]
+            for gradient, copy in zip(parts[1 : len(copies)], parts[len(copies) + 1 :], strict=True):
+                total.add_(gradient)
+                of_kept.addcmul_(gradient, copy)
+            removed, excess = _tabulated_factors(tile)
+            # dL/dm = gradient x weight, and copy = m x weight: the factor is `removed` for all, `excess` more for kept
+            torch.addcmul(total.mul_(weights).mul_(removed), of_kept, excess, out=out)
+        return result, None, None, None
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -169,6 +174,23 @@ def _thresholds(logits: Tensor) -> Tensor:
     return scaled.sub_(32768).to(torch.int16)
 
 
+def _below(uniform: Tensor, thresholds: Tensor, n_copies: int) -> Iterator[Tensor]:
+    """Whether equally spaced shifts of the uniform numbers lie below the thresholds, shift after shift."""
+    shift = 65536 // n_copies
+    for copy in range(n_copies):
+        if copy:
+            uniform = uniform.add_(shift if shift < 32768 else shift - 65536)  # 16-bit numbers wrap around
+        yield uniform < thresholds
+
+
+def _tiles(*tensors: Tensor) -> Iterator[list[Tensor]]:
+    """Flat pieces of tensors of one size, small enough for the processor's cache; the whole on an accelerator."""
+    flat = [tensor.detach().view(-1) for tensor in tensors]
+    size = _TILE if tensors[0].device.type == "cpu" else max(len(flat[0]), 1)
+    for start in range(0, len(flat[0]), size):
+        yield [tensor[start : start + size] for tensor in flat]
+
+
 def _random_shorts(count: int, device: torch.device, generator: torch.Generator) -> Tensor:
     """Uniform 16-bit integers, four to each random 64-bit one."""
     longs = torch.empty(math.ceil(count / 4), dtype=torch.int64, device=device)
@@ -195,8 +217,7 @@ def _factor_table(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _tabulated_factors(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The factor of removed entries, and what the kept have more, from a table (relative error below 0.2 %)."""
+    """For a vector, the factor of removed entries, and what the kept have more, to 0.2 %, from a table."""
     removed, excess = _factor_table(logits.device)
-    index = ((logits + _TABLE_LIMIT) * _TABLE_STEPS).round_().clamp_(0, len(removed) - 1).int()
-    flat = index.view(-1)
-    return removed.index_select(0, flat).view(logits.shape), excess.index_select(0, flat).view(logits.shape)
+    index = (logits + _TABLE_LIMIT).mul_(_TABLE_STEPS).round_().clamp_(0, len(removed) - 1).int()
+    return removed.index_select(0, index), excess.index_select(0, index)
