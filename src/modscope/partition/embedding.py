@@ -120,6 +120,7 @@ def _full_pairs(
 ) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
     n_units = len(operator.units)
     n_wanted = min(n_wanted, n_units - known.shape[1])
+    vectors: Array
     if n_units <= SMALL_SIDE:
         identity = np.eye(n_units, dtype=np.float32)
         halves, vectors = _exact(
