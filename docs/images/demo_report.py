@@ -17,7 +17,7 @@ PICTURE = Path(__file__).with_name("demo-report.png")
 
 def main(report: Path, height: int = 1690) -> None:
     """Open the report at 1,360 pixels' width and save what stands above HEIGHT."""
-    options = "--headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=4000".split()
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=4000"]
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         options += ["--force-device-scale-factor=1.5", f"--window-size=1360,{height}", f"--user-data-dir={folder}"]
