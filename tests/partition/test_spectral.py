@@ -125,7 +125,7 @@ def test_more_clusters_than_units_is_refused():
 
 
 def test_no_clusters_are_refused():
-    with pytest.raises(PartitionError, match="n_clusters must be at least 1"):
+    with pytest.raises(PartitionError, match="n_clusters must be a whole number of at least 1"):
         Spectral(0)
 
 
