@@ -16,7 +16,7 @@ from modscope.calling import call, check_model, device_of, explained, moved, spl
 from modscope.data.examples import Batches
 from modscope.errors import ModscopeError, TaskError
 from modscope.progress import track
-from modscope.randomness import Rng, seed_of
+from modscope.randomness import Rng, numbered, seed_of
 from modscope.tasks.task import Task, checked_loss
 from modscope.training.pruning import MagnitudePruning, largest, remove
 
@@ -126,7 +126,8 @@ def _own_randomness(seed: int, device: torch.device | None) -> Iterator[torch.Ge
     """A generator for the batches; dropout, which can only read the global generators, is seeded inside alone."""
     seed %= 2**63  # torch takes no larger one
     with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        # A seed of its own: with that of the batches, what is dropped would follow which examples are drawn.
+        torch.manual_seed(int(numbered(seed, "dropout").integers(2**63)))
         yield torch.Generator().manual_seed(seed)
 
 
