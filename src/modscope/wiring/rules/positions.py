@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,14 +205,31 @@ def place(carry: Carry, value: Value, indices: Sequence[Value | None], source: V
     """Entries at an index, written over; at a computed index old and new entries are one unit."""
     if all(entry is None or entry.known is not None for entry in indices):
         index = tuple(slice(None) if entry is None else _index(entry) for entry in indices)
-        ids = value.unit_ids.clone(memory_format=torch.contiguous_format)
-        ids[index] = source.unit_ids.expand(ids[index].shape)
-        return value.with_ids(compact(ids))
+        whole = value.unit_ids.clone(memory_format=torch.contiguous_format)
+        whole[index] = source.unit_ids.expand(whole[index].shape)
+        return value.with_ids(compact(whole))
     if source.ids is None:
         return value
     axes = [axis for axis, entry in enumerate(indices) if entry is not None]
+    ids = _along_kept(carry, value, source.ids, axes, [entry for entry in indices if entry is not None])
+    if ids is None:
+        carry.warn("writes to a computed index; all units on both sides are taken as one")
+        mixed = carry.mixed([value, source])
+        return value.with_ids(None if mixed is None else mixed.expand(value.shape))
     kept = [axis for axis in range(len(value.shape)) if axis not in axes]
-    own = range(max(source.ids.ndim - len(kept), 0), source.ids.ndim)
-    ids = carry.along(source.ids, list(own))
-    written = value.with_ids(spread(ids, kept[len(kept) - ids.ndim :], value.shape))
+    written = value.with_ids(spread(ids, kept, value.shape))
     return carry.merged(carry.one_unit_along(value, axes, PICKS), written, is_sum=True)
+
+
+def _along_kept(
+    carry: Carry, value: Value, ids: Tensor, axes: Sequence[int], entries: Sequence[Value]
+) -> Tensor | None:
+    """What is written, along the axes that are not indexed; None where it cannot be told (masks, scattered axes)."""
+    n_index = max(len(entry.shape) for entry in entries)
+    index_shape = torch.Size(np.broadcast_shapes(*(entry.shape for entry in entries)))
+    full = (*value.shape[: axes[0]], *index_shape, *value.shape[axes[-1] + 1 :])
+    is_one_block = list(axes) == list(range(axes[0], axes[-1] + 1))
+    fits = all(a in (1, b) for a, b in zip(reversed(ids.shape), reversed(full), strict=False))
+    if not is_one_block or not fits or ids.ndim > len(full):
+        return None
+    return carry.along(ids.expand(full), [axis for axis in range(len(full)) if not 0 <= axis - axes[0] < n_index])
