@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from modscope.calling import arguments
+from modscope.lesions.corrections import Correction, can_correct, correction_of
 from modscope.lesions.reads import Place, Read, ReadMode
 from modscope.lesions.values import Fill
 from modscope.wiring.wiring import Wiring
@@ -43,9 +44,7 @@ class Reading:
 
     place: Place
     fill: Tensor
-    columns: Tensor | None = None  # made when first needed, see Tape
-    rows: Tensor | None = None
-    is_weight: Tensor | None = None
+    correction: Correction | None = None  # made when first needed
 
     @cached_property
     def ids(self) -> Int[np.ndarray, "..."]:
@@ -77,11 +76,11 @@ class Step:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether it is a matrix times a weight, with one unit per column of the matrix."""
-        first = {aten.addmm.default: 1, aten.mm.default: 0}.get(self.func)
+        """Whether it is a product with a weight that can be corrected column by column."""
         if len(self.readings) != 1 or self.kwargs:
             return False
-        return self.readings[0].place.argument == first and self.readings[0].ids.ndim == 1
+        place = self.readings[0].place
+        return place.ids.shape[0] == place.ids.numel() and can_correct(self.func, self.args, place.argument)
 
 
 @dataclass(eq=False)
@@ -112,8 +111,8 @@ class Tape:
     def _rerun(self, step: Step, flags: Sequence[np.ndarray | None], changed: dict[int, Tensor]) -> None:
         """Run an operation again, with what has changed, and with what it reads replaced."""
         if step.is_plain and flags[0] is not None and step.inputs.isdisjoint(changed):
-            chosen = flags[0].nonzero()[0]
-            if 2 * len(chosen) <= len(flags[0]):
+            chosen = flags[0].ravel().nonzero()[0]
+            if 2 * len(chosen) <= flags[0].size:
                 changed[step.results[0]] = self._corrected(step, torch.from_numpy(chosen))
                 return
         args = self._resolved(step.args, changed)
@@ -131,22 +130,11 @@ class Tape:
         changed.update({number: leaf for number, leaf in leaves if number >= 0})
 
     def _corrected(self, step: Step, chosen: Tensor) -> Tensor:
-        """The product, corrected by the silenced columns: x' W = x W - (x_S - fill_S) W_S."""
+        """The product, corrected by the silenced columns S: x' W = x W - (x_S - fill_S) W_S."""
         reading = step.readings[0]
-        first = reading.place.argument
-        if reading.columns is None or reading.rows is None or reading.is_weight is None:
-            # One row per column of the operand: what is read, minus what is read instead.
-            reading.columns = (self._resolved(step.args[first], {}) - reading.fill).t().contiguous()
-            reading.rows = self._resolved(step.args[first + 1], {}).contiguous()
-            reading.is_weight = reading.rows != 0
-        columns, rows = reading.columns.index_select(0, chosen), reading.rows.index_select(0, chosen)
-        product = torch.addmm(self.values[step.results[0]], columns.t(), rows, alpha=-1)
-        has_inputs = reading.is_weight.sum(0) > reading.is_weight.index_select(0, chosen).sum(0)
-        if reading.fill.ndim == 0 and not bool(has_inputs.all()):
-            # Where nothing is left to read the answer is exactly the bias; a rounding error could decide a tie.
-            bias = step.args[0] if first == 1 else 0.0
-            product = torch.where(has_inputs, product, bias)
-        return product
+        if reading.correction is None:
+            reading.correction = correction_of(step.func, self._resolved(step.args, {}), reading.fill)
+        return reading.correction(self.values[step.results[0]], chosen)
 
     def _resolved(self, value: Any, changed: dict[int, Tensor]) -> Any:
         if type(value) is Slot:
