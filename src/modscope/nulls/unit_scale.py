@@ -17,6 +17,8 @@ CONVERGED = 1e-5  # largest relative change of a scale
 MAX_LEVERAGE = 0.8  # an entry that has its unit (nearly) to itself says nothing about residuals
 FEW = 10  # entries per unit below which the noise of scales is computed exactly ...
 MAX_EXACT = 600  # ... for at most so many units
+N_STRATA = 6  # residuals move among entries of like scale: those of dead units are other than those of live ones
+MIN_STRATUM = 50
 N_SHAPE = 100_000  # entries that the choice of the power looks at
 
 
@@ -42,16 +44,29 @@ class ScaleFit:
     origins: Int[np.ndarray, " residuals"] | None  # entries that residuals are known of; None = all
     residuals: Float[np.ndarray, " residuals"]
     power: float
+    strata: tuple[Int[np.ndarray, " stratum"], ...]  # residuals of entries of like scale, from small to large
 
     def draw_residuals(
-        self, n_entries: int, rng: np.random.Generator
+        self, layer: Layer, rng: np.random.Generator
     ) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
-        """All residuals in random order, some twice if fewer are known than there are entries; and their origins."""
-        chosen = rng.permutation(len(self.residuals))
-        if len(chosen) < n_entries:
-            twice = rng.integers(len(chosen), size=n_entries - len(chosen))
-            chosen = rng.permutation(np.concatenate([chosen, twice]))
+        """For each entry of the layer a residual of an entry of like scale, and which entry that was."""
+        at_random = np.concatenate([rng.permutation(stratum) for stratum in self.strata])
+        order = self._order_of(layer)
+        chosen = np.empty(layer.n_entries, dtype=np.int64)
+        # as many entries as residuals in each stratum, unless some residuals are not known: then some come twice
+        chosen[order] = at_random[np.arange(layer.n_entries) * len(at_random) // layer.n_entries]
         return chosen if self.origins is None else self.origins[chosen], self.residuals[chosen]
+
+    def _order_of(self, layer: Layer) -> Int[np.ndarray, " entries"]:
+        """Entries from the smallest to the largest scale."""
+        if layer not in _order_of_layer:
+            _order_of_layer[layer] = np.argsort(self.expected(layer), kind="stable")
+        return _order_of_layer[layer]
+
+    def expected(self, layer: Layer) -> Float[np.ndarray, " entries"]:
+        """What the size of each entry would be without a residual."""
+        rows, columns = (np.exp(side.posterior_mean) for side in (self.row_scales, self.column_scales))
+        return products(layer, rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +79,7 @@ class Noise:
 
 
 _fit_of_layer: WeakKeyDictionary[Layer, ScaleFit] = WeakKeyDictionary()
+_order_of_layer: WeakKeyDictionary[Layer, Int[np.ndarray, " entries"]] = WeakKeyDictionary()
 
 
 def scale_fit(layer: Layer) -> ScaleFit:
@@ -81,6 +97,7 @@ def scale_fit(layer: Layer) -> ScaleFit:
     5. Spread of the true log scales: s^2 = max(var(log a) - mean v, 0), mu = mean(log a). The true log a_i is
        N(mu + s^2 / (s^2 + v_i) (log a_i - mu), s^2 v_i / (s^2 + v_i)): the fitted ones hold the residuals' noise, and
        to use them as they are counts it twice.
+    6. Residuals move among entries of like fitted scale a_i b_j, in up to `N_STRATA` classes of equal number.
     """
     if layer not in _fit_of_layer:
         _fit_of_layer[layer] = _fitted(layer)
@@ -133,7 +150,11 @@ def _fitted_with(
         posterior_scales(np.log(scales) / power, variance * factors, n > 0)
         for scales, factors, n in zip((a, b), (noise.rows, noise.columns), counts, strict=True)
     ]
-    return ScaleFit(sides[0], sides[1], origins, residuals, power)
+    fit = ScaleFit(sides[0], sides[1], origins, residuals, power, ())
+    expected = fit.expected(layer)
+    order = np.argsort(expected if origins is None else expected[origins], kind="stable")
+    n_strata = min(N_STRATA, max(1, len(order) // MIN_STRATUM))
+    return replace(fit, strata=tuple(np.array_split(order, n_strata)))
 
 
 def _residuals(

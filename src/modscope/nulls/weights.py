@@ -154,7 +154,7 @@ def _scaled(layer: Layer, positioned: Layer, rng: np.random.Generator) -> Redraw
     """The layer's residuals in random order, with drawn scales, where the entries of `positioned` stand."""
     fit = scale_fit(layer)
     scales = products(positioned, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
-    origins, residuals = fit.draw_residuals(layer.n_entries, rng)
+    origins, residuals = fit.draw_residuals(positioned, rng)
     return Redrawn(origins, residuals * scales, None)
 
 
