@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,17 @@ def test_the_picture_of_the_house_shows_every_room():
     assert [room for room in [*rooms, *files] if f"`{room}`" not in picture] == []
     shown = re.findall(r"`(\w+(?:\.py|/))`", picture.partition("## The rooms")[2].partition("`tests/`")[0])
     assert [room for room in shown if not (source / room).exists()] == []
+
+
+def test_the_floors_of_the_picture_are_the_layers_of_the_contract():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    layers = [set(re.findall(r"\w+", layer)) for layer in contract]
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    rooms = {int(floor): set() for floor, _ in rows}
+    for floor, names in rows:
+        rooms[int(floor)] |= set(re.findall(r"`(\w+)(?:\.py|/)`", names))
+    built = {path.stem for path in (ROOT / "src" / "modscope").iterdir()}
+    assert [rooms[floor] for floor in sorted(rooms, reverse=True) if floor > 0] == [
+        layer & built for layer in layers[:-2] if layer & built
+    ]
+    assert rooms[0] == layers[-1] | layers[-2]
