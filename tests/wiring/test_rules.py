@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modscope.wiring import trace
+from modscope.wiring.carry import Carry
+from modscope.wiring.program import Slot
+from modscope.wiring.rules import rule, rule_for
+from modscope.wiring.rules.products import _einsum_labels
 from modscope.wiring.trace import read_wiring
+from modscope.wiring.values import Parameter, Value
 from modscope.wiring.wiring import Wiring
 
 X = torch.linspace(-1, 1, 24).reshape(2, 3, 4)
@@ -26,6 +31,7 @@ class Net(nn.Module):
         self.between = between
         self.first, self.reader = nn.Linear(4, 6), nn.Linear(n_columns, 2)
         self.vector, self.table = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(3, 6))
+        self.single = nn.Parameter(torch.ones(()))
         self.positions = nn.Parameter(torch.ones(3, 3))
         self.register_buffer("order", torch.tensor([5, 3, 1]))
         self.register_buffer("fixed", torch.ones(6, 5))
@@ -113,6 +119,9 @@ CASES: dict[str, tuple[Between, list[int]]] = {
     "pool of units": (lambda model, h: F.max_pool1d(h, 2), [0, 2, 4]),  # with their neighbours
     "pool with indices": (lambda model, h: F.adaptive_max_pool1d(h.transpose(1, 2), 1)[..., 0], ALL),
     "class token": (lambda model, h: torch.cat([model.table[None].expand(2, 3, 6), h], 1), ALL),
+    "parameter beside units": (lambda model, h: torch.cat([model.table.expand(2, 3, 6), h], -1), [-1] * 6 + ALL),
+    "one gain for all": (lambda model, h: h * model.single, ALL),
+    "rows looked up": (lambda model, h: F.embedding(torch.tensor([[0, 2], [1, 1]]), h[0]), ALL),
     "token mixing": (lambda model, h: torch.einsum("st,btc->bsc", model.positions, h), ALL),
     "fixed matrix": (lambda model, h: h @ model.fixed, [-1] * 5),
     "constant": (lambda model, h: torch.zeros_like(h), [-1] * 6),
@@ -272,3 +281,67 @@ def test_a_wiring_is_printed_as_a_table_of_its_groups() -> None:
     assert "warning: " in text
     assert wiring.to_frame()["units"].sum() == wiring.n_units
     assert wiring.to_frame()["weights"].sum() == sum(c.weight.numel() for c in wiring.connections)
+
+
+# -- operations that only other versions or devices use ------------------------------------------------------------
+
+aten = torch.ops.aten
+
+
+def ruled(op: object, *args: object, shapes: list[tuple[int, ...]], carry: Carry) -> object:
+    """What the rule of an operation gives, for results of these shapes."""
+    slots = [Slot(i, shape, torch.float32) for i, shape in enumerate(shapes)]
+    carry.op_name, carry.result = str(op), slots if len(slots) > 1 else slots[0]
+    return rule_for(op)(carry, *args)
+
+
+def units(carry: Carry, *shape: int) -> Value:
+    """An activation with a unit for each entry of its last axis."""
+    return Value(shape, torch.from_numpy(carry.unions.new(shape[-1], writer=0, depth=1)).expand(shape))
+
+
+def test_dropout_with_its_mask_keeps_units() -> None:
+    carry = Carry({})
+    value = units(carry, 2, 6)
+    result, mask = ruled(aten.native_dropout.default, value, 0.5, False, shapes=[(2, 6)] * 2, carry=carry)
+    assert (result, mask.ids) == (value, None)
+
+
+def test_batch_norm_without_training_scales_by_its_running_variance() -> None:
+    carry = Carry({"gain": torch.tensor([2.0, 3.0])})
+    value, gain = units(carry, 5, 2), Value((2,), parameter=Parameter("gain", (2,)))
+    op, variance = aten._native_batch_norm_legit_no_training.default, Value((2,), known=torch.tensor([4.0, 9.0]))
+    result, *_ = ruled(op, value, gain, None, None, variance, 0.1, 0.0, shapes=[(5, 2), (0,), (0,)], carry=carry)
+    np.testing.assert_allclose(carry.gains[result.gains[0].numpy()], [1, 1])
+
+
+def test_unpacked_sequences_keep_units() -> None:
+    carry = Carry({})
+    value = units(carry, 7, 6)
+    shapes = [(4, 3, 6), (3,)]
+    padded, _ = ruled(aten._pad_packed_sequence.default, value, Value((4,)), True, 0, 4, shapes=shapes, carry=carry)
+    np.testing.assert_array_equal(padded.ids[1, 2], value.ids[0])
+
+
+def test_constants_written_to_a_computed_index_leave_units() -> None:
+    carry = Carry({})
+    value = units(carry, 2, 6)
+    op, index = aten.index_put.default, [Value((1,)), None]
+    assert ruled(op, value, index, Value((1, 6)), shapes=[(2, 6)], carry=carry) is value
+
+
+def test_the_result_of_an_einsum_without_an_arrow_holds_what_stands_once() -> None:
+    assert _einsum_labels("ij,jk", [2, 2]) == (["ij", "jk"], "ik")
+    assert _einsum_labels("...j,jk", [3, 2]) == (["ABj", "jk"], "ABk")
+
+
+def test_a_new_rule_is_used_for_its_operation_and_for_its_twin_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modscope.wiring.rules.registry.RULES", {})
+
+    @rule(aten.relu, "no_such_operation")
+    def own(carry: Carry, value: Value) -> Value:
+        return value
+
+    assert rule_for(aten.relu.default) is own
+    assert rule_for(aten.relu_.default) is own
+    assert rule_for(aten.tanh.default) is None

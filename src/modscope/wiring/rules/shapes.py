@@ -72,8 +72,6 @@ def concatenate(carry: Carry, values: Sequence[Value], dim: int = 0) -> Value:
     axis = dim % len(values[0].shape)
     values = _with_parameters_placed(carry, values, axis)
     ids = _joined([value.unit_ids for value in values], axis)
-    if all(value.ids is None for value in values):
-        return Value(tuple(ids.shape))
     return Value(tuple(ids.shape), ids, _joined([value.gain_numbers for value in values], axis))
 
 

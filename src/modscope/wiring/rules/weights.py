@@ -85,10 +85,11 @@ def _on_kernel(channels: Tensor, weight_shape: Sequence[int], groups: int, *, is
 
 @rule("embedding")
 def embedding(carry: Carry, weight: Value, _index: Value, *_: Any, **__: Any) -> Value:
-    """Each dimension is a unit that reads no unit."""
+    """Each dimension is a unit that reads no unit; rows of an activation stay the units they were."""
     shape = tuple(carry.result.shape)
     if weight.parameter is None:
-        return Value(shape)
+        rows = carry.along(weight.unit_ids, range(1, len(weight.shape)))
+        return Value(shape, spread(rows, range(len(shape) - rows.ndim, len(shape)), shape))
     targets = carry.write(weight.parameter, weight.shape[1:], 1, key="embedding")
     carry.connect(weight.parameter, torch.full([1] * len(weight.shape), NONE), targets[None])
     return Value(shape, spread(targets, range(len(shape) - targets.ndim, len(shape)), shape))
