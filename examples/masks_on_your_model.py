@@ -91,10 +91,11 @@ def gpt2() -> None:
 
     from modscope.tasks.losses import match_outputs
 
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2))
+    sizes = {"vocab_size": 50, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     batches = [{"input_ids": ids} for ids in torch.randint(50, (8, 16, 12)).unbind()]
     task = match_outputs(model, batches, batches)
-    print("GPT-2:", MaskLearner(n_steps=20, parameters=["transformer.h.*.weight"])(model, task))
+    print("GPT-2:", MaskLearner(penalty=1e-5, n_steps=20, parameters=["transformer.h.*.weight"])(model, task))
 
 
 if __name__ == "__main__":
