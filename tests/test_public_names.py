@@ -85,6 +85,11 @@ def test_importing_modscope_imports_nothing_heavy():
     assert run(f"import sys, modscope; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
 
 
+def test_statistics_records_and_jobs_need_no_torch():
+    code = "import sys, modscope.statistics, modscope.records, modscope.jobs.executors; print('torch' in sys.modules)"
+    assert run(code) == "False"
+
+
 def test_using_every_public_name_but_the_page_writer_imports_nothing_heavy():
     names = [name for name in ms.__all__ if name != "write_report"]
     code = f"[getattr(ms, name) for name in {names}]; print([name for name in {HEAVY} if name in sys.modules])"
