@@ -28,6 +28,7 @@ from modscope.analysis.network_content import (
     units_content,
 )
 from modscope.analysis.run import Results, Run
+from modscope.analysis.texts import texts_content
 from modscope.analysis.verdicts import (
     NO_TASKS,
     Verdict,
@@ -131,6 +132,7 @@ def analyze(
         "model": model_content(model, type(model).__name__, wiring, graph),
         "tasks": task_content(tasks, evaluations),
         **_content(results, masks, verdicts),
+        "texts": texts_content(results, masks, seed),
     }
     return Run(name, verdicts, content, structure.partition, masks, results, watch.seconds)
 

@@ -35,7 +35,7 @@ def model_content(model: nn.Module, name: str, wiring: Wiring, graph: UnitGraph)
 def task_content(tasks: Sequence[Task], evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The tasks, with the accuracy of the whole network."""
     return [
-        {"id": task.name, "label": task.function or task.name, "accuracy": evaluation.accuracy}
+        {"id": task.name, "label": task.name, "accuracy": evaluation.accuracy}
         for task, evaluation in zip(tasks, evaluations, strict=True)
     ]
 
@@ -75,14 +75,15 @@ def units_content(wiring: Wiring, graph: UnitGraph, partition: Partition) -> dic
 
 
 def edges_content(graph: UnitGraph) -> dict[str, Any]:
-    """The strongest edges of the graph."""
-    strongest = [_strongest(block) for block in graph.blocks]
+    """The strongest edges of the graph, as many of every block, so that no layer is left out."""
+    strongest = [_strongest(block, -(-N_EDGES // len(graph.blocks))) for block in graph.blocks]
+    if not strongest:
+        return {"source": [], "target": [], "weight": [], "n_total": 0}
     source, target, size = (np.concatenate([part[axis] for part in strongest]) for axis in range(3))
-    kept = np.argsort(-size, kind="stable")[:N_EDGES]
     return {
-        "source": source[kept].tolist(),
-        "target": target[kept].tolist(),
-        "weight": [float(f"{weight:.6g}") for weight in size[kept]],
+        "source": source.tolist(),
+        "target": target.tolist(),
+        "weight": [float(f"{weight:.6g}") for weight in size],
         "n_total": sum(_n_edges(block) for block in graph.blocks),
     }
 
@@ -92,11 +93,11 @@ def _n_edges(block: Block) -> int:
     return int(sizes.count_nonzero()) if isinstance(sizes, sp.csr_array) else int(np.count_nonzero(sizes))
 
 
-def _strongest(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _strongest(block: Block, n_edges: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sources, targets and sizes of the largest edges of one block."""
     entries = sp.coo_array(block.sizes)
     rows, columns = entries.coords
     data = entries.data
-    kept = np.argsort(-data, kind="stable")[:N_EDGES]
+    kept = np.argsort(-data, kind="stable")[:n_edges]
     kept = kept[data[kept] > 0]
     return block.sources[columns[kept]], block.targets[rows[kept]], data[kept]

@@ -50,7 +50,7 @@ class Verdict:
     test: Comparison | None = None
 
     def __str__(self) -> str:
-        return f"{self.key:<11} {WORDS[self.state] + '.':<21} {self.sentence} {self.reason}"
+        return f"{self.key:<11} {self.state:<5} {self.sentence} {self.reason}"
 
 
 def function_verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -100,7 +101,7 @@ class FinishedDemo:
         for name, run in self.runs.items():
             accuracy = ", ".join(f"{task['id']} {task['accuracy']:.1%}" for task in run.content["tasks"])
             parts.append(f"{name} (accuracy: {accuracy})")
-            parts.extend(f"  {verdict}" for verdict in run.verdicts)
+            parts.extend(textwrap.fill(f"  {verdict}", 110, subsequent_indent=" " * 20) for verdict in run.verdicts)
         return "\n".join(parts)
 
 
@@ -193,7 +194,7 @@ def _words(network: Network, demo: Demo, data: DataSet, run: Run) -> dict[str, A
             "n_train": len(data.train),
             "n_test": len(data.test),
         },
-        "tasks": [{**task, "chance": 0.1} for task in run.content["tasks"]],
+        "tasks": [{**task, "label": f"{task['id']} digit", "chance": 0.1} for task in run.content["tasks"]],
         "layers": layers,
     }
 
@@ -204,7 +205,7 @@ def _record(demo: Demo, runs: dict[str, Run]) -> Record:
         "text": TEXT,
         "demo": plain(demo),
         "records": [run.content for run in runs.values()],
-        "texts": {"python": f"modscope demo --seed {demo.seed}"},
+        "texts": {**next(iter(runs.values())).content["texts"], "python": f"modscope demo --seed {demo.seed}"},
     }
     return Record("collection", TITLE, content, versions=installed_versions())
 
