@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from modscope.graph.unit_graph import Block, UnitGraph
 
-MAX_SWEEPS = 500
-TOLERANCE = 1e-10  # of the log scales, per sweep
+MAX_SWEEPS = 200
+TOLERANCE = 1e-6  # of the log scales, per sweep; float32 carries seven digits
 
 
 def balanced(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> UnitGraph:
@@ -25,38 +25,44 @@ def balanced(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> UnitGrap
         graph: Its blocks run from sources to targets.
         is_inner: Units that may be rescaled. Units without edges on one of the two sides keep their scale.
     """
-    log_scale = np.zeros(graph.n_units)
-    coming, going = _flows(graph, log_scale)
+    scale = np.ones(graph.n_units)
+    coming, going = _flows(graph.blocks, scale)
     is_free = is_inner & (coming > 0) & (going > 0)
+    groups = [
+        (units, [block for block in graph.blocks if _touches(block, units)]) for units in _free_groups(graph, is_free)
+    ]
     for _ in range(MAX_SWEEPS):
         largest = 0.0
-        # one block's targets at a time (Gauss-Seidel): all at once would overshoot along a chain
-        for units in _free_groups(graph, is_free):
-            coming, going = _flows(graph, log_scale)
-            step = 0.5 * np.log(going[units] / coming[units])
-            log_scale[units] += step
-            largest = max(largest, float(np.abs(step).max(initial=0.0)))
+        # one group at a time (Gauss-Seidel): all at once would overshoot along a chain
+        for units, blocks in groups:
+            coming, going = _flows(blocks, scale)
+            step = np.sqrt(going[units] / coming[units])
+            scale[units] *= step
+            largest = max(largest, float(np.abs(np.log(step)).max()))
         if largest < TOLERANCE:
             break
-    scale = np.exp(log_scale)
-    blocks = tuple(_rescaled(block, scale) for block in graph.blocks)
-    return UnitGraph(blocks, graph.group_of, graph.group_names)
+    return UnitGraph(tuple(_rescaled(block, scale) for block in graph.blocks), graph.group_of, graph.group_names)
 
 
-def _free_groups(graph: UnitGraph, is_free: Bool[np.ndarray, " units"]) -> Sequence[np.ndarray]:
+def _free_groups(graph: UnitGraph, is_free: Bool[np.ndarray, " units"]) -> list[np.ndarray]:
     groups = (np.flatnonzero(is_free & (graph.group_of == group)) for group in range(len(graph.group_names)))
     return [units for units in groups if len(units)]
 
 
+def _touches(block: Block, units: Int[np.ndarray, " some"]) -> bool:
+    return bool(np.isin(block.targets, units).any() or np.isin(block.sources, units).any())
+
+
 def _flows(
-    graph: UnitGraph, log_scale: Float[np.ndarray, " units"]
+    blocks: Sequence[Block], scale: Float[np.ndarray, " units"]
 ) -> tuple[Float[np.ndarray, " units"], Float[np.ndarray, " units"]]:
-    """Weight that comes into, and goes out of, each unit once rescaled."""
-    scale = np.exp(log_scale)
-    coming, going = np.zeros(graph.n_units), np.zeros(graph.n_units)
-    for block in graph.blocks:
-        coming[block.targets] += scale[block.targets] * (block.sizes @ (1 / scale[block.sources]))
-        going[block.sources] += (block.sizes.T @ scale[block.targets]) / scale[block.sources]
+    """Weight that comes into, and goes out of, each unit by these blocks once rescaled."""
+    coming, going = np.zeros(len(scale)), np.zeros(len(scale))
+    for block in blocks:
+        # in the precision of the sizes: a product with float64 would copy a large matrix
+        rows, columns = (scale[ids].astype(block.sizes.dtype) for ids in (block.targets, block.sources))
+        coming[block.targets] += scale[block.targets] * (block.sizes @ (1 / columns))
+        going[block.sources] += (block.sizes.T @ rows) / scale[block.sources]
     return coming, going
 
 
