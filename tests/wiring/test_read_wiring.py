@@ -42,3 +42,17 @@ def test_what_is_added_is_one_unit() -> None:
         ("stream", "stream", 4),
         ("up", "hidden", 6),
     ]
+
+
+def test_a_mask_given_as_an_input_is_no_unit() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.leave(self.enter(x) * mask[:, None])
+
+    wiring = read_wiring(Masked(), (torch.zeros(5, 3), torch.ones(5)))
+    assert [(group.name, group.size) for group in wiring.groups] == [("x", 3), ("enter", 4), ("leave", 2)]
+    assert "act on" in wiring.warnings[0]

@@ -235,7 +235,9 @@ class Carry:
                 f"{min(n_a, n_b)} units act on {max(n_a, n_b)} others without a weight (a gate or a broadcast); "
                 "this coupling is left out of the wiring"
             )
-            return (a, gain_a) if n_a >= n_b else (b, gain_b)
+            is_input_a, is_input_b = (not self.unions.depth(ids).any() for ids in (a, b))
+            keeps_a = n_a >= n_b if is_input_a == is_input_b else is_input_b  # a mask given as an input keeps nothing
+            return (a, gain_a) if keeps_a else (b, gain_b)
         pairs, where, entry = np.unique(a * self.unions.n_ids + b, return_index=True, return_inverse=True)
         del pairs
         first_a, first_b = a[where], b[where]
