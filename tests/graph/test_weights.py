@@ -238,7 +238,7 @@ def test_chain_graph_takes_sparse_matrices_and_kernels():
 
 
 def test_chain_graph_takes_tensors_and_lists():
-    graph = chain_graph([torch.tensor([[1.0, -2.0]]), [[3]]])
+    graph = chain_graph([nn.Parameter(torch.tensor([[1.0, -2.0]])), [[3]]])
     np.testing.assert_allclose(graph.degrees, [1, 2, 6, 3])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from modscope.errors import GraphError
 from modscope.graph.edge_norms import EDGE_NORMS, EdgeNorm, connection_sizes, kernel_norm
@@ -114,7 +115,7 @@ def _chain_sizes(weight: Any, name: str, edge_norm: EdgeNorm) -> Float[np.ndarra
         sizes = sp.csr_array(abs(weight))
         sizes.sum_duplicates()
         return sizes if np.issubdtype(sizes.dtype, np.floating) else sizes.astype(np.float64)
-    matrix = np.asarray(weight)
+    matrix = np.asarray(weight.detach().cpu() if isinstance(weight, Tensor) else weight)
     if matrix.dtype == bool or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
         raise GraphError(f"{name} must hold real numbers, got {matrix.dtype}")
     if matrix.ndim not in (2, 4):
