@@ -48,7 +48,10 @@ def demo(
 def units(
     model: Annotated[
         str,
-        Parameter(help="`module.path:factory` (gives a model, or a model and inputs), or a model folder."),
+        Parameter(
+            help="`module.path:factory` (gives a model, or a model and inputs), the name of a published network, or a "
+            "model folder."
+        ),
     ],
     *,
     shape: Annotated[str | None, Parameter(help="Shape of a float example input, as 1,3,224,224.")] = None,
@@ -57,7 +60,8 @@ def units(
 ) -> None:
     """Show the units of a model: groups, sizes, the parameters that write them, and warnings.
 
-    A model folder holds a Hugging Face `config.json` and, if the weights matter, `*.safetensors`.
+    A model folder holds a Hugging Face `config.json`; its weights are not read. Published networks are looked for in
+    the folder that MODSCOPE_DATA names.
     """
     from modscope.models.sources import read_model
     from modscope.wiring.trace import read_wiring

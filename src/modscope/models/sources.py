@@ -13,6 +13,7 @@ from torch import nn
 
 from modscope.calling import Inputs, check_model
 from modscope.errors import DataError, StudyError
+from modscope.models.published import NETWORKS, load
 
 _TOKENS = 8  # length of an example text
 
@@ -22,8 +23,9 @@ def read_model(source: str, *, shape: tuple[int, ...] | None = None) -> tuple[nn
 
     Args:
         source: `module.path:factory`, where the factory takes no arguments and returns a model, or a model and its
-            example inputs; or a folder with a Hugging Face `config.json`. Of a folder only shapes are read: the model
-            lies on the meta device, so a model that does not fit into memory has a wiring too.
+            example inputs; or the name of a published network, see `modscope.models.NETWORKS`; or a folder with a
+            Hugging Face `config.json`. Of a folder only shapes are read: the model lies on the meta device, so a
+            model that does not fit into memory has a wiring too.
         shape: Shape of a float example input, batch first, for a factory that returns a model alone.
 
     Raises:
@@ -32,8 +34,13 @@ def read_model(source: str, *, shape: tuple[int, ...] | None = None) -> tuple[nn
     """
     if Path(source).is_dir():
         return _from_folder(Path(source), shape)
+    if source in NETWORKS:
+        published = load(source)
+        return published.model, published.example_inputs
     if ":" not in source:
-        raise StudyError(f"'{source}' is neither a folder nor module.path:factory")
+        raise StudyError(
+            f"'{source}' is neither a folder nor module.path:factory, nor a published network ({', '.join(NETWORKS)})"
+        )
     return _from_factory(source, shape)
 
 
