@@ -32,7 +32,7 @@ def shuffled_labels(wiring, labels: np.ndarray, seed: int) -> Partition:
 
 def test_each_planted_module_is_needed_by_its_own_task_alone() -> None:
     model, wiring, partition = planted()
-    found = importance(model, wiring, partition, largest_input_tasks(), rng=1, n_examples=100)
+    found = importance(model, wiring, partition, largest_input_tasks(), rng=1)
     assert found.n_samples == samples_needed(6 * 2)  # 2 modules in 2 hidden layers, 2 whole modules; 2 tasks
     own = np.array([[part.cluster == side for side in (LEFT, RIGHT)] for part in found.parts])
     np.testing.assert_allclose(found.p_values[own], found.floor)
