@@ -185,7 +185,7 @@ class _Units:
 
     def of(self, ids: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         """The unit of each id; -1 for none."""
-        units: Int[np.ndarray, "*shape"] = self.unit_of[np.maximum(ids, NONE)]
+        units: Int[np.ndarray, "*shape"] = np.asarray(self.unit_of[np.maximum(ids, NONE)])
         return units
 
     def connection(self, raw: RawConnection, parameters: Mapping[str, Tensor]) -> Connection | None:

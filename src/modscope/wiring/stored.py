@@ -21,6 +21,8 @@ def stored(parameter: Parameter, entries: Tensor, *, covers: bool, missing: int 
     """
     if parameter.positions is None:
         return entries.numpy()
+    if not parameter.stored_shape:
+        return np.array(int(entries.reshape(-1)[0]))
     if 0 in parameter.stored_shape or 0 in entries.shape:
         return np.full([1] * len(parameter.stored_shape), missing, dtype=np.int64)
     support = [axis for axis in range(entries.ndim) if entries.shape[axis] > 1]
