@@ -118,7 +118,7 @@ def analyze(
     with watch("importance"):
         lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):
-        bridge, why_no_bridge = _bridge(masks, wiring, structure, n_samples, seed)
+        bridge, why_no_bridge = _bridge(model, masks, tasks, wiring, structure, n_samples, seed)
 
     verdicts = (
         function_verdict(special, failed),
@@ -193,13 +193,20 @@ def _importance(
 
 
 def _bridge(
-    masks: MaskSet | None, wiring: Wiring, structure: Clusterability, n_samples: int | None, seed: int
+    model: nn.Module,
+    masks: MaskSet | None,
+    tasks: Sequence[Task],
+    wiring: Wiring,
+    structure: Clusterability,
+    n_samples: int | None,
+    seed: int,
 ) -> tuple[Alignment | None, str]:
     """The bridge; or None, with the reason."""
     if masks is None:
         return None, NO_TASKS
     try:
-        return alignment(masks, wiring, structure.partition, n_samples=n_samples, rng=seed), ""
+        partition = structure.partition
+        return alignment(masks, wiring, partition, model=model, tasks=tasks, n_samples=n_samples, rng=seed), ""
     except (MaskError, PartitionError) as error:
         return None, str(error)
 

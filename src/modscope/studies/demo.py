@@ -75,7 +75,7 @@ class Demo:
         seed: Everything random starts from it.
         sizes: Units of the input (8 x 16 pixels), of the hidden layers, and of the output (ten digits a side).
         n_clusters: How many modules are looked for.
-        n_samples: Null samples of every test of structure; the smallest possible p is 1 / (n_samples + 1).
+        n_samples: Random draws of every test; None: what `analyze` takes by itself.
         n_mask_seeds: Masks learned per task.
         networks: The networks that are compared.
     """
@@ -83,7 +83,7 @@ class Demo:
     seed: int = 0
     sizes: tuple[int, ...] = (128, 128, 128, 128, 20)
     n_clusters: int = 4
-    n_samples: int = 100
+    n_samples: int | None = None
     n_mask_seeds: int = 2
     networks: tuple[Network, ...] = NETWORKS
 
