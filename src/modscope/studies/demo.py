@@ -162,9 +162,9 @@ def trained_network(network: Network, demo: Demo, data: DataSet) -> nn.Module:
 
 def sides(data: DataSet) -> tuple[Task, Task]:
     """The two tasks: name the left digit, name the right digit."""
-    # Masks are learned on batches of this size; accuracy does not depend on it, and large ones are faster.
+    # The size of training batches matters to masks; accuracy does not depend on it, and large batches are faster.
     left, right = (make(data, batch_size=MASK_BATCH) for make in (left_digit, right_digit))
-    test = data.test.batches(len(data.test))
+    test = data.test.batches(1000)
     return replace(left, test=test), replace(right, test=test)
 
 
