@@ -264,7 +264,7 @@ def test_same_seed_same_answer() -> None:
     masks = {"a": masks_from(wiring, rng.uniform(0.2, 0.6, wiring.n_units), rng)}
     partition = random_partition(wiring, rng)
     one, two = (alignment(masks, wiring, partition, n_samples=9, rng=7) for _ in range(2))
-    assert json.dumps(one.record()) == json.dumps(two.record())
+    assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
 
 
 def test_results_can_be_shown() -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.lesions.importance import Importance, importance
     from modscope.lesions.silence import silenced
     from modscope.masks.applied import applied
+    from modscope.masks.controls import MaskControls, mask_controls
     from modscope.masks.learner import MaskLearner, learn_masks
     from modscope.masks.mask import Mask, MaskSet
     from modscope.masks.metrics import io_min, iou
@@ -49,14 +50,17 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
     from modscope.partition.clusterability import Clusterability, clusterability
+    from modscope.partition.dust import WithoutDust
     from modscope.partition.leiden import Leiden
     from modscope.partition.partition import Partition
     from modscope.partition.quality import n_cut, newman_modularity
     from modscope.partition.spectral import Spectral
+    from modscope.partition.suggestion import Suggestion, suggest_n_clusters
     from modscope.progress import progress
     from modscope.records import Record
     from modscope.report.page import write_report
     from modscope.statistics.comparison import Comparison, compare
+    from modscope.tasks import losses
     from modscope.tasks.task import Evaluation, Task, evaluate
     from modscope.wiring.trace import read_wiring
     from modscope.wiring.wiring import Connection, UnitGroup, Wiring
@@ -78,6 +82,7 @@ _NAMES_BY_MODULE = {
     "modscope.lesions.importance": "Importance importance",
     "modscope.lesions.silence": "silenced",
     "modscope.masks.applied": "applied",
+    "modscope.masks.controls": "MaskControls mask_controls",
     "modscope.masks.learner": "MaskLearner learn_masks",
     "modscope.masks.mask": "Mask MaskSet",
     "modscope.masks.metrics": "io_min iou",
@@ -85,14 +90,17 @@ _NAMES_BY_MODULE = {
     "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
     "modscope.partition.clusterability": "Clusterability clusterability",
+    "modscope.partition.dust": "WithoutDust",
     "modscope.partition.leiden": "Leiden",
     "modscope.partition.partition": "Partition",
     "modscope.partition.quality": "n_cut newman_modularity",
     "modscope.partition.spectral": "Spectral",
+    "modscope.partition.suggestion": "Suggestion suggest_n_clusters",
     "modscope.progress": "progress",
     "modscope.records": "Record",
     "modscope.report.page": "write_report",
     "modscope.statistics.comparison": "Comparison compare",
+    "modscope.tasks": "losses",
     "modscope.tasks.task": "Evaluation Task evaluate",
     "modscope.wiring.trace": "read_wiring",
     "modscope.wiring.wiring": "Connection UnitGroup Wiring",
@@ -111,6 +119,7 @@ __all__ = [
     "Leiden",
     "LesionError",
     "Mask",
+    "MaskControls",
     "MaskError",
     "MaskLearner",
     "MaskSet",
@@ -127,6 +136,7 @@ __all__ = [
     "Spectral",
     "StatisticsError",
     "StudyError",
+    "Suggestion",
     "Task",
     "TaskError",
     "UnitGraph",
@@ -134,6 +144,7 @@ __all__ = [
     "Verdict",
     "Wiring",
     "WiringError",
+    "WithoutDust",
     "activation_graph",
     "alignment",
     "analyze",
@@ -146,6 +157,8 @@ __all__ = [
     "io_min",
     "iou",
     "learn_masks",
+    "losses",
+    "mask_controls",
     "n_cut",
     "newman_modularity",
     "overlap",
@@ -153,6 +166,7 @@ __all__ = [
     "read_wiring",
     "silenced",
     "specialization",
+    "suggest_n_clusters",
     "weight_graph",
     "write_report",
 ]

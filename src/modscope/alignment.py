@@ -16,6 +16,7 @@ from modscope.lesions.controls import hidden_units
 from modscope.lesions.engine import LesionEngine
 from modscope.partition.partition import Partition
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.records import Record, record_of
 from modscope.statistics import Comparison, max_t, samples_needed
 from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
@@ -80,18 +81,22 @@ class Alignment:
         ax.figure.colorbar(image, ax=ax, label="log odds of being kept")
         return ax
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON values."""
         return {
             "tasks": list(self.tasks),
             "clusters": list(self.clusters),
             "agreement": self.agreement,
             "kept_effect": self.kept_effect,
-            "raw": self.raw.record(),
-            "controlled": self.controlled.record(),
-            "lesions": None if self.lesions is None else self.lesions.record(),
+            "raw": self.raw.to_dict(),
+            "controlled": self.controlled.to_dict(),
+            "lesions": None if self.lesions is None else self.lesions.to_dict(),
             "cells": self._rows(),
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("alignment", self.to_dict())
 
     def __repr__(self) -> str:
         return (

@@ -143,6 +143,12 @@ def plain(value: object, *, undefined_as_null: bool = False, at: str = "value") 
     return _plain(value, undefined_as_null, at, 1)
 
 
+def record_of(kind: str, values: Mapping[str, object]) -> Record:
+    """The record of one result: its numbers as plain JSON (undefined ones as null), and the versions behind them."""
+    content = plain(values, undefined_as_null=True)
+    return Record(kind, kind, content, versions=installed_versions())
+
+
 def installed_versions(packages: Iterable[str] = ("modscope", "torch", "numpy", "scipy")) -> dict[str, str]:
     """Version of Python and of these packages; "not installed" where one is missing. Imports none of them."""
     versions = {"python": platform.python_version()}

@@ -149,3 +149,14 @@ def test_a_task_without_data_is_refused(network: nn.Module, tasks: list[Task]):
 def test_more_clusters_than_units_are_refused(network: nn.Module, tasks: list[Task]):
     with pytest.raises(PartitionError, match="41"):
         quick(network, tasks, partitioner=Spectral(41))
+
+
+def test_every_result_of_a_run_becomes_a_record_that_survives_a_file(run: Run, tmp_path):
+    results = run.results
+    assert results is not None
+    found = [results.clusterability, results.specialization, results.specialization.overlap, results.importance]
+    found += [results.alignment, run.partition, run.mask_set, run.mask_set["first"], results.alignment.raw, run]
+    for number, result in enumerate(found):
+        record = result.record()
+        assert Record.load(record.save(tmp_path / f"{number}.json")).content == record.content
+        assert result.to_frame().height > 0

@@ -178,7 +178,7 @@ def test_results_can_be_shown() -> None:
     assert frame["drop"].to_list() == found.drops.ravel().tolist()
     assert found.plot().get_title() == ""
     assert "module 0" in found._repr_html_() or "cluster" in found._repr_html_()
-    assert json.loads(json.dumps(found.record()))["n_samples"] == 5
+    assert json.loads(json.dumps(found.to_dict()))["n_samples"] == 5
 
 
 def test_one_task_has_no_dissociation_and_an_unknown_task_no_owner() -> None:

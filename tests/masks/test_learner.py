@@ -231,7 +231,7 @@ def test_the_official_quirks_change_the_run_by_one_step_and_the_clipping() -> No
 
 
 def test_the_paper_s_preset_has_the_paper_s_numbers() -> None:
-    settings = MaskLearner.csordas2021().record()
+    settings = MaskLearner.csordas2021().to_dict()
     paper = {"penalty": 1e-4, "n_steps": 20_000, "learning_rate": 1e-2, "initial_logit": 2.0, "n_samples": 4}
     assert {name: settings[name] for name in paper} == paper
     assert settings["estimator"] == "straight_through"

@@ -130,4 +130,4 @@ def test_one_task_alone_has_no_overlap() -> None:
 def test_the_record_holds_no_nan() -> None:
     import json
 
-    json.dumps(overlap(MaskSet({"a": mask_of([]), "b": mask_of([])})).record(), allow_nan=False)
+    json.dumps(overlap(MaskSet({"a": mask_of([]), "b": mask_of([])})).to_dict(), allow_nan=False)

@@ -82,9 +82,9 @@ def test_the_model_is_untouched_and_the_record_is_plain_json() -> None:
     found = specialization(model, masks, tasks, n_samples=3)
     assert differences(before, fingerprint_of_model(model)) == []
     again = specialization(model, masks, tasks, n_samples=3)
-    json.dumps(found.record(), allow_nan=False)
+    json.dumps(found.to_dict(), allow_nan=False)
     assert found.to_frame().height == 4
-    assert again.record() == found.record()
+    assert again.to_dict() == found.to_dict()
 
 
 def test_random_masks_match_the_number_of_weights_per_stratum() -> None:

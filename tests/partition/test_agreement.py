@@ -30,7 +30,7 @@ def test_several_partitions_are_compared_pair_by_pair():
     expected = adjusted_rand_score(partitions["epoch 1"].labels, partitions["epoch 3"].labels)
     assert found.adjusted_rand[0, 2] == pytest.approx(expected)
     assert found.to_frame().rows()[1] == ("epoch 1", "epoch 3", pytest.approx(expected))
-    assert found.record()["names"] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert found.to_dict()["names"] == ["epoch 1", "epoch 2", "epoch 3"]
 
 
 def test_matching_undoes_a_renaming():

@@ -183,7 +183,7 @@ def test_several_components_and_isolated_units_have_a_defined_answer() -> None:
     assert result["keep_unit_scale"].p_value == 1.0
     assert result.verdict == "part"
     assert result.partition.labels[12] == -1
-    json.dumps(result.record(), allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_results_come_as_table_record_picture_and_text() -> None:
@@ -192,7 +192,7 @@ def test_results_come_as_table_record_picture_and_text() -> None:
     frame = result.to_frame()
     assert frame["null"].to_list() == ["shuffle_weights", "keep_unit_scale"]
     assert frame["p_value"].to_list() == [comparison.p_value for comparison in result.values()]
-    record = json.loads(json.dumps(result.record(), allow_nan=False))
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert record["verdict"] == result.verdict
     assert record["labels"] == result.partition.labels.tolist()
     assert len(result.plot().patches) > 2

@@ -29,7 +29,7 @@ def test_the_table_has_a_row_per_unit():
 
 def test_a_record_gives_the_partition_back():
     partition = Partition(np.array([0, -1, 2]), ("one note",))
-    record = partition.record()
+    record = partition.to_dict()
     np.testing.assert_array_equal(record["labels"], partition.labels)
     assert record["notes"] == ["one note"]
 

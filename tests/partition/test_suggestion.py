@@ -28,7 +28,7 @@ def test_without_modules_nothing_above_two_is_stable():
 
 def test_a_record_holds_the_numbers():
     found = suggest_n_clusters(chain(gaussian_mlp(widths=(9, 8, 7))), max_clusters=4, n_repeats=2, rng=0)
-    assert found.record()["n_clusters"] == [2, 3, 4]
+    assert found.to_dict()["n_clusters"] == [2, 3, 4]
 
 
 def test_the_numbers_stop_below_the_number_of_units():

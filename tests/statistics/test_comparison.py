@@ -135,7 +135,7 @@ def test_a_statistic_that_is_not_a_number_is_an_error_that_says_where() -> None:
 
 def test_a_record_is_plain_json_and_a_table_has_one_row() -> None:
     comparison = compare(np.arange(9.0), noisy_value, permuted, n_samples=19, alternative="less")
-    record = json.loads(json.dumps(comparison.record(), allow_nan=False))
+    record = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert record["p_value"] == comparison.p_value
     assert record["null_samples"] == comparison.null_samples.tolist()
     frame = comparison.to_frame()

@@ -18,6 +18,7 @@ from modscope.lesions.engine import LesionEngine, Metric
 from modscope.lesions.values import Value
 from modscope.partition.partition import Partition
 from modscope.randomness import Rng, seed_of
+from modscope.records import Record, record_of
 from modscope.statistics import Comparison, benjamini_hochberg, besag_clifford, fisher, samples_needed
 from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
@@ -143,7 +144,7 @@ class Importance:
 
         return plot_importance(self, ax)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON values."""
         return {
             "metric": self.metric,
@@ -153,11 +154,15 @@ class Importance:
             "floor": self.floor,
             "intact": dict(zip(self.tasks, self.intact.tolist(), strict=True)),
             "parts": self._rows(),
-            "combined": None if self.combined is None else self.combined.record(),
+            "combined": None if self.combined is None else self.combined.to_dict(),
             "fisher_p_value": self.fisher_p_value,
-            "dissociations": [dissociation.record() for dissociation in self.dissociations],
+            "dissociations": [dissociation.to_dict() for dissociation in self.dissociations],
             "owners": {task: self.owners(task) for task in self.tasks},
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("importance", self.to_dict())
 
     def __repr__(self) -> str:
         p = "none" if self.combined is None else f"{self.combined.p_value:.3g}"
@@ -233,9 +238,9 @@ class Dissociation:
     clusters: tuple[int, int]
     comparison: Comparison
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON values."""
-        return {"tasks": list(self.tasks), "clusters": list(self.clusters), "comparison": self.comparison.record()}
+        return {"tasks": list(self.tasks), "clusters": list(self.clusters), "comparison": self.comparison.to_dict()}
 
 
 def importance(

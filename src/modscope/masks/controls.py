@@ -48,7 +48,7 @@ class MaskControls:
     passes: bool
     reason: str  # why it fails
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values."""
         return asdict(self)
 
@@ -226,7 +226,7 @@ class Interference:
     lost_random: tuple[tuple[float, ...], ...]  # the same, per sample of random weights
     p_values: tuple[float, ...]  # that random weights hurt the task as little as the mask's weights do
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values."""
         return asdict(self)
 

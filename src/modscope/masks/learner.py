@@ -168,9 +168,9 @@ class MaskLearner:
     ) -> Mask:
         by_name = {name: tensor.detach().cpu().clone() for name, tensor in layout.spread(logits).items()}
         kept = {name: tensor > 0 for name, tensor in by_name.items()}
-        return Mask(kept, by_name, {**details, "learner": self.record()}, strata)
+        return Mask(kept, by_name, {**details, "learner": self.to_dict()}, strata)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         settings["penalty"] = self._settings().penalty

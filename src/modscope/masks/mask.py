@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modscope.errors import MaskError
+from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -183,7 +184,7 @@ class Mask:
         frame = pl.DataFrame(rows, schema=["parameter", "weights", "kept"], orient="row")
         return frame.with_columns((pl.col("kept") / pl.col("weights")).alias("density"))
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Densities and details as plain JSON values; the tensors themselves go to `save`."""
         return {
             "density": self.density,
@@ -192,6 +193,10 @@ class Mask:
             "densities": self.densities,
             "details": dict(self.details),
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("mask", self.to_dict())
 
     def save(self, path: str | Path) -> Path:
         """Write the mask to one safetensors file, whole or not at all; see docs/mask-file-format.md."""
@@ -285,9 +290,13 @@ class MaskSet(Mapping[str, Mask]):
         ]
         return pl.concat(frames)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Densities and details of every mask as plain JSON values."""
-        return {name: [mask.record() for mask in self.seeds(name)] for name in self}
+        return {name: [mask.to_dict() for mask in self.seeds(name)] for name in self}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("mask set", self.to_dict())
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write a folder with one file per mask and `masks.json`, which lists them."""

@@ -18,6 +18,7 @@ from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.metrics import io_min, iou
 from modscope.progress import track
 from modscope.randomness import Rng, generator
+from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,9 +99,13 @@ class Overlap:
 
         return pl.DataFrame([asdict(row) for row in self.rows], infer_schema_length=None)
 
-    def record(self) -> list[dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """The rows as plain JSON values; None where a number is undefined."""
-        return [{name: _plain(value) for name, value in asdict(row).items()} for row in self.rows]
+        return {"rows": [{name: _plain(value) for name, value in asdict(row).items()} for row in self.rows]}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("overlap", self.to_dict())
 
     def _repr_html_(self) -> str:
         return str(self.to_frame()._repr_html_())

@@ -19,6 +19,7 @@ from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.overlap import Overlap, PairOverlap, common_strata, overlap
 from modscope.progress import track
 from modscope.randomness import Rng, generator
+from modscope.records import Record, record_of
 from modscope.tasks.task import Task, as_tasks, evaluate
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Specialization:
         ]
         return pl.DataFrame(rows)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values; None where undefined."""
         return {
             "tasks": list(self.tasks),
@@ -119,11 +120,15 @@ class Specialization:
             "mask_accuracy": self.mask_accuracy.tolist(),
             "inverse_accuracy": self.inverse_accuracy.tolist(),
             "density": self.density.tolist(),
-            "overlap": None if self.overlap is None else self.overlap.record(),
+            "overlap": None if self.overlap is None else self.overlap.to_dict(),
             "dissociations": [_plain_dissociation(each) for each in self.dissociations],
             "p_specialize": _plain_score(self.specialize),
             "p_reuse": _plain_score(self.reuse),
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("specialization", self.to_dict())
 
     def _repr_html_(self) -> str:
         return str(self.to_frame()._repr_html_())

@@ -44,7 +44,7 @@ class ScaleFit:
     origins: Int[np.ndarray, " residuals"] | None  # entries that residuals are known of; None = all
     residuals: Float[np.ndarray, " residuals"]
     power: float
-    strata: tuple[Int[np.ndarray, " stratum"], ...]  # residuals of entries of like scale, from small to large
+    strata: tuple[Int[np.ndarray, " _stratum"], ...]  # residuals of entries of like scale, from small to large
 
     def draw_residuals(
         self, layer: Layer, rng: np.random.Generator

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from modscope.errors import PartitionError
 from modscope.partition.partition import Partition
+from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,9 +57,13 @@ class Agreements:
         ax.set_yticks(range(len(self.names)), self.names)
         return ax
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The matrix as plain values."""
         return {"names": list(self.names), "adjusted_rand": self.adjusted_rand.tolist()}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("agreements", self.to_dict())
 
 
 def agreement(first: Partition, second: Partition) -> Agreement:

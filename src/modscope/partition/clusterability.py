@@ -21,6 +21,7 @@ from modscope.partition.dust import Partitioner, WithoutDust
 from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.records import Record, record_of
 from modscope.statistics.comparison import Comparison, Experiment, comparison_of
 from modscope.wiring.wiring import Wiring
 
@@ -126,13 +127,17 @@ class Clusterability(Mapping[str, Comparison]):
             "stability": self.stability,
         }
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON values."""
         return {
             **self.summary(),
             "labels": self.partition.labels.tolist(),
-            "nulls": {name: comparison.record() for name, comparison in self.items()},
+            "nulls": {name: comparison.to_dict() for name, comparison in self.items()},
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("clusterability", self.to_dict())
 
     def to_frame(self) -> pl.DataFrame:
         """One row per null model: n-cut, null's mean and spread, effect, z, p, floor."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from modscope.errors import PartitionError
+from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,9 +109,13 @@ class Partition:
         ax.set_ylabel("units")
         return ax
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The partition as plain values."""
         return {"labels": self.labels.tolist(), "n_clusters": self.n_clusters, "notes": list(self.notes)}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("partition", self.to_dict())
 
     def __repr__(self) -> str:
         n_left_out = int(np.count_nonzero(self.labels < 0))

@@ -18,6 +18,7 @@ from modscope.partition.partition import Partition
 from modscope.partition.spectral import Spectral
 from modscope.progress import track
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +55,7 @@ class Suggestion:
         ax.set_ylabel("stability (adjusted Rand index)")
         return ax
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain values."""
         return {
             "by_eigengap": self.by_eigengap,
@@ -64,6 +65,10 @@ class Suggestion:
             "eigengap": self.eigengap.tolist(),
             "stability": self.stability.tolist(),
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("suggestion", self.to_dict())
 
 
 def suggest_n_clusters(graph: UnitGraph, *, max_clusters: int = 16, n_repeats: int = 5, rng: Rng = 0) -> Suggestion:

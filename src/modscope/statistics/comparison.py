@@ -16,6 +16,7 @@ from jaxtyping import Float
 from modscope.errors import StatisticsError
 from modscope.jobs.executors import map_in_order
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.records import Record, record_of
 from modscope.statistics.intervals import prediction_interval
 from modscope.statistics.sequential import anytime_p_value
 
@@ -169,7 +170,7 @@ class Comparison:
         samples = np.concatenate([self.null_samples, more])
         return replace(self, null_samples=samples, looks=(*self.looks, len(samples)))
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All numbers as plain JSON values."""
         return {
             **self.summary(),
@@ -178,6 +179,10 @@ class Comparison:
             "looks": list(self.looks),
             "null_samples": self.null_samples.tolist(),
         }
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("comparison", self.to_dict())
 
     def summary(self) -> dict[str, Any]:
         """The numbers that stand in one row of a table."""
