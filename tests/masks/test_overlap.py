@@ -42,6 +42,10 @@ def test_chance_and_p_agree_with_drawing_random_masks() -> None:
     expected = 5 * 8 / 50 + 10 * 4 / 30 + 12 * 15 / 20
     assert row.chance == pytest.approx(expected / (54 - expected))
     assert drawn.mean() == pytest.approx(expected, abs=0.15)
+    overlaps = drawn / (54 - drawn)
+    assert (overlaps < row.chance_low).mean() <= 0.035
+    assert (overlaps > row.chance_high).mean() <= 0.035
+    assert row.chance_low < row.chance < row.chance_high
 
 
 def test_independent_masks_give_p_values_that_are_uniform() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modscope.alignment import Alignment
-from modscope.analysis.verdicts import Verdict, excess
+from modscope.analysis.verdicts import NULL_LABELS, Verdict, excess
 from modscope.lesions.importance import Importance
 from modscope.masks.mask import MaskSet
 from modscope.masks.overlap import ALL, Overlap, OverlapRow
@@ -23,11 +23,6 @@ UNITS = {
     "structure": "n-cut below that of random networks",
     "importance": "drop with a module silenced, in standard deviations of random lesions",
     "bridge": "share of the masks' variation that modules explain",
-}
-NULL_LABELS = {
-    "shuffle_weights": "weights shuffled within each layer",
-    "keep_unit_scale": "weights shuffled, every unit keeps its scale",
-    "keep_unit_scale_rewired": "rewired, every unit keeps its scale and its number of weights",
 }
 CONTROLS = [
     {"id": "raw", "label": "layer"},
@@ -162,7 +157,7 @@ def _share(row: OverlapRow) -> dict[str, Any]:
         "shared": row.overlap,
         "b": own,
         "kept": round(2 * row.n_kept / (1 + row.overlap)),
-        "random": [row.chance, row.chance, row.chance],
+        "random": [row.chance, row.chance_low, row.chance_high],
         "p": row.p_below,
         "repeat": row.ceiling,
     }

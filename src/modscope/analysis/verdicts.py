@@ -22,6 +22,11 @@ State: TypeAlias = Literal["yes", "part", "no", "na"]
 Question: TypeAlias = Literal["function", "structure", "importance", "bridge"]
 
 LEVEL = 0.05
+NULL_LABELS = {
+    "shuffle_weights": "weights shuffled within each layer",
+    "keep_unit_scale": "weights shuffled, every unit keeping its scale",
+    "keep_unit_scale_rewired": "connections rewired, every unit keeping its scale and their number",
+}
 WORDS: dict[State, str] = {
     "yes": "Supported",
     "part": "Depends on the null",
@@ -100,7 +105,10 @@ def structure_verdict(clusterability: Clusterability) -> Verdict:
         "na": "Not tested: the null models that the answer needs were not run.",
     }
     test = clusterability.get(STRICTER) or clusterability.get(WEAKER)
-    return Verdict("structure", state, sentences[state], _sentence(clusterability.sentence), test)
+    reason = "; ".join(_n_cut_in_words(test) for test in clusterability.values())
+    if state == "na":
+        reason = clusterability.sentence
+    return Verdict("structure", state, sentences[state], _sentence(reason), test)
 
 
 def importance_verdict(importance: Importance | None, why: str = NO_TASKS) -> Verdict:
@@ -170,6 +178,15 @@ def _dissociation_in_words(p: float, test: Dissociation) -> str:
     return (
         f"Without its mask's weights, {test.first} loses {own_first:.0%} and {test.second} {other_first:.0%}; without "
         f"those of {test.second}, {own_second:.0%} and {other_second:.0%} (p = {p:.3f})."
+    )
+
+
+def _n_cut_in_words(test: Comparison) -> str:
+    mean = float(test.null_samples.mean())
+    side = "below" if test.observed <= mean else "above"
+    return (
+        f"n-cut {abs(test.observed / mean - 1):.1%} {side} that of networks with "
+        f"{NULL_LABELS.get(test.null_name, test.null_name)} (p = {test.p_value:.3f})"
     )
 
 

@@ -45,6 +45,8 @@ class OverlapRow:
     io_min: float
     overlap: float
     chance: float  # random weights, matched per tensor and decile of size
+    chance_low: float  # 2.5 % of matched random weights overlap less, first seeds
+    chance_high: float  # 2.5 % overlap more
     chance_plain: float  # random weights, matched per tensor only
     p_above: float  # probability that matched random weights overlap at least as much, first seeds
     p_below: float  # ... at most as much
@@ -260,7 +262,7 @@ def _row(
     chance = compared.chance[:n_first, n_first:]
     ceiling = _ceiling(compared.iou, n_first)
     plain = float(_iou_of(np.array(compared.expected_plain), compared.n_kept))
-    p_above, p_below = _exact_p(compared, 0, n_first)
+    p_above, p_below, low, high = _exact_p(compared, 0, n_first)
     reason = _why_undefined(compared.n_kept, ceiling, float(chance.mean()))
     w = None if reason or ceiling is None else float(((cross - chance) / (ceiling - chance)).mean())
     return OverlapRow(
@@ -271,6 +273,8 @@ def _row(
         float(raw[1]),
         float(cross.mean()),
         float(chance.mean()),
+        float(_iou_of(np.array(low), compared.n_kept)),
+        float(_iou_of(np.array(high), compared.n_kept)),
         plain,
         p_above,
         p_below,
@@ -307,8 +311,12 @@ def _iou_of(intersection: np.ndarray, n_kept: int) -> np.ndarray:
     return np.asarray(np.divide(intersection, union, out=filled, where=union > 0))
 
 
-def _exact_p(compared: _Compared, first: int, second: int) -> tuple[float, float]:
-    """Probabilities that matched random sets intersect at least, and at most, as much as two of the masks do."""
+def _exact_p(compared: _Compared, first: int, second: int) -> tuple[float, float, int, int]:
+    """How matched random sets intersect, exactly.
+
+    The probabilities that they do so at least, and at most, as much as two of the masks do; and the intersections
+    that 2.5 % of them fall below, and 2.5 % above.
+    """
     offset, mass = 0, np.ones(1)
     for counts, sizes in compared.counts:
         for n_a, n_b, size in zip(counts[first], counts[second], sizes, strict=True):
@@ -319,7 +327,8 @@ def _exact_p(compared: _Compared, first: int, second: int) -> tuple[float, float
     total = mass.sum()
     at_least = float(mass[max(observed, 0) :].sum() / total) if observed < len(mass) else 0.0
     at_most = float(mass[: max(observed + 1, 0)].sum() / total)
-    return min(at_least, 1.0), min(at_most, 1.0)
+    low, high = np.searchsorted(np.cumsum(mass) / total, [0.025, 0.975])
+    return min(at_least, 1.0), min(at_most, 1.0), offset + int(low), offset + min(int(high), len(mass) - 1)
 
 
 def _hypergeometric(size: int, n_a: int, n_b: int) -> tuple[int, Float[np.ndarray, " outcomes"]]:

@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float, Int
 
 from modscope.nulls.layers import Layer
 
-POWERS = (1.0, 0.25, 0.1)  # of the power mean that is a unit's scale; the last one is nearly the geometric mean
+POWERS = (1.0, 0.5)  # of the power mean that is a unit's scale: the mean, or one that large weights sway less
 N_ITERATIONS = 200
 CONVERGED = 1e-5  # largest relative change of a scale
 MAX_LEVERAGE = 0.8  # an entry that has its unit (nearly) to itself says nothing about residuals
 FEW = 10  # entries per unit below which the noise of scales is computed exactly ...
 MAX_EXACT = 600  # ... for at most so many units
-N_STRATA = 6  # residuals move among entries of like scale: those of dead units are other than those of live ones
+N_STRATA = 3  # residuals move among entries of like scale: those of dead units are other than those of live ones
 MIN_STRATUM = 50
 N_SHAPE = 100_000  # entries that the choice of the power looks at
 
@@ -92,8 +92,9 @@ def scale_fit(layer: Layer) -> ScaleFit:
     2. The fit takes a share h_ij of each entry's own residual with it, so log r_ij is divided by sqrt(1 - h_ij).
        h_ij = 1 / n_i + 1 / n_j - 1 / N; exact, from the layer's pattern, where units have few entries.
     3. Noise of a fitted log scale: v_i = cv^2 / (q^2 n_i) (exact as above), cv^2 = var(r^q) / mean(r^q)^2.
-    4. Of the `POWERS`, q is the one with the smallest cv^2 / q^2: the mean for light tails, nearly the geometric mean
-       for heavy ones, whose few large weights would otherwise be taken for large units.
+    4. Of the `POWERS`, q is the one with the smallest cv^2 / q^2: the mean for light tails, the power .5 for heavy
+       ones, whose few large weights would otherwise be taken for large units. Smaller powers suit log-normal weights
+       better still, but where most units are nearly dead they make null networks far more clustered than any network.
     5. Spread of the true log scales: s^2 = max(var(log a) - mean v, 0), mu = mean(log a). The true log a_i is
        N(mu + s^2 / (s^2 + v_i) (log a_i - mu), s^2 v_i / (s^2 + v_i)): the fitted ones hold the residuals' noise, and
        to use them as they are counts it twice.
