@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -45,7 +45,7 @@ from modscope.lesions.importance import Importance, importance
 from modscope.masks.controls import MaskControls, mask_controls
 from modscope.masks.learner import learn_masks
 from modscope.masks.mask import Mask, MaskSet
-from modscope.masks.specialization import specialization
+from modscope.masks.specialization import Specialization, specialization
 from modscope.nulls import NullModel
 from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability, clusterability
 from modscope.partition.dust import Partitioner
@@ -56,6 +56,7 @@ from modscope.wiring.trace import read_wiring
 from modscope.wiring.wiring import Wiring
 
 N_NULL_SAMPLES = 100
+N_REMOVALS = 39  # of random weights, per pair of tasks
 
 
 def analyze(
@@ -82,8 +83,8 @@ def analyze(
         learner: Learns the masks; `MaskLearner()` if not given.
         n_seeds: Masks per task; two show how far two runs of one task agree, which p_specialize needs.
         nulls: Null models of structure; the verdict needs the two defaults.
-        n_samples: Null samples of the tests of structure (100 if not given) and random draws of all other tests (the
-            fewest that let one finding survive the correction if not given).
+        n_samples: Random draws of every test. If not given: 100 null samples of structure, 39 random removals of
+            weights per pair of tasks, and of all other tests the fewest that let one finding survive the correction.
         rng: Seed, or a generator that one seed is drawn from.
         executor: Where masks are learned and samples drawn; None = this process. Results do not depend on it.
         name: What the network is called; its class if not given.
@@ -114,7 +115,7 @@ def analyze(
     with watch("function"):
         controls = _controls(model, masks, tasks, learner, seed, executor)
         failed = {control.task: control.reason for control in controls if not control.passes}
-        special = None if masks is None else specialization(model, masks, tasks, failed=failed, rng=seed)
+        special = None if masks is None else _specialization(model, masks, tasks, failed, n_samples, seed)
     with watch("importance"):
         lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):
@@ -171,6 +172,18 @@ def _control(
     model: nn.Module, masks: MaskSet, learner: Callable[..., Mask] | None, seed: int, task: Task
 ) -> MaskControls:
     return mask_controls(model, masks[task.name], task, learner=learner, rng=seed)
+
+
+def _specialization(
+    model: nn.Module,
+    masks: MaskSet,
+    tasks: Sequence[Task],
+    failed: Mapping[str, str],
+    n_samples: int | None,
+    seed: int,
+) -> Specialization:
+    n_removals = N_REMOVALS if n_samples is None else n_samples
+    return specialization(model, masks, tasks, n_samples=n_removals, failed=failed, rng=seed)
 
 
 def _importance(
