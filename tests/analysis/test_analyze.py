@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from modscope.alignment import alignment
 from modscope.analysis.analyze import analyze
 from modscope.analysis.run import Run
 from modscope.errors import PartitionError, RecordError, TaskError, WiringError
@@ -155,7 +156,8 @@ def test_every_result_of_a_run_becomes_a_record_that_survives_a_file(run: Run, t
     results = run.results
     assert results is not None
     found = [results.clusterability, results.specialization, results.specialization.overlap, results.importance]
-    found += [results.alignment, run.partition, run.mask_set, run.mask_set["first"], results.alignment.raw, run]
+    bridge = alignment(run.mask_set, results.wiring, run.partition, n_samples=19)
+    found += [bridge, bridge.raw, run.partition, run.mask_set, run.mask_set["first"], run]
     for number, result in enumerate(found):
         record = result.record()
         assert Record.load(record.save(tmp_path / f"{number}.json")).content == record.content

@@ -119,7 +119,8 @@ def analyze(
     with watch("importance"):
         lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):
-        bridge, why_no_bridge = _bridge(model, masks, tasks, wiring, structure, n_samples, seed)
+        found = [task for task in tasks if task.name not in failed]
+        bridge, why_no_bridge = _bridge(model, masks, found, wiring, structure, n_samples, seed)
 
     verdicts = (
         function_verdict(special, failed),
@@ -214,9 +215,12 @@ def _bridge(
     n_samples: int | None,
     seed: int,
 ) -> tuple[Alignment | None, str]:
-    """The bridge; or None, with the reason."""
+    """The bridge, for the tasks whose masks found something; or None, with the reason."""
     if masks is None:
         return None, NO_TASKS
+    if not tasks:
+        return None, "The masks say nothing about this network."
+    masks = MaskSet({task.name: masks.seeds(task.name) for task in tasks})
     try:
         partition = structure.partition
         return alignment(masks, wiring, partition, model=model, tasks=tasks, n_samples=n_samples, rng=seed), ""
