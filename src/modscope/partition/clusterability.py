@@ -96,7 +96,9 @@ class Clusterability(Mapping[str, Comparison]):
         pairs = list(combinations(self.partitions, 2))
         if not pairs:
             return None
-        return float(np.mean([adjusted_rand_index(a.labels, b.labels) for a, b in pairs]))
+        from sklearn.metrics import adjusted_rand_score
+
+        return float(np.mean([adjusted_rand_score(a.labels, b.labels) for a, b in pairs]))
 
     @property
     def verdict(self) -> VerdictState:
@@ -243,22 +245,6 @@ def judged(
 
 def _holds(comparison: Comparison) -> bool:
     return comparison.p_value <= LEVEL and (comparison.effect or 0.0) >= MIN_EFFECT
-
-
-def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:
-    """Agreement of two clusterings of the same units: 1 = the same, 0 = as much as chance gives.
-
-    Source: Hubert & Arabie 1985, equation 5.
-    """
-    table = np.zeros((len(np.unique(labels)), len(np.unique(others))))
-    np.add.at(table, (np.unique(labels, return_inverse=True)[1], np.unique(others, return_inverse=True)[1]), 1)
-    together, in_first, in_second = (
-        float((counts * (counts - 1) / 2).sum()) for counts in (table, table.sum(axis=1), table.sum(axis=0))
-    )
-    n_pairs = len(labels) * (len(labels) - 1) / 2
-    expected = in_first * in_second / n_pairs if n_pairs else 0.0
-    best = (in_first + in_second) / 2
-    return 1.0 if best == expected else (together - expected) / (best - expected)
 
 
 def _observed_partitions(graph: UnitGraph, partitioner: Partitioner, seed: int, n_observed: int) -> list[Partition]:
