@@ -5,11 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from modscope.data.pictures import decoded
 from modscope.errors import DataError
-
-Image = pytest.importorskip("PIL.Image")
 
 
 def _png(pixels: np.ndarray) -> bytes:
