@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modscope.alignment import Alignment
-from modscope.analysis.verdicts import WORDS, Verdict
+from modscope.analysis.verdicts import Verdict
 from modscope.errors import RecordError
 from modscope.graph.unit_graph import UnitGraph
 from modscope.lesions.importance import Importance
@@ -145,7 +145,7 @@ class Run:
         from html import escape
 
         rows = "".join(
-            f"<tr><th>{line.key}</th><td>{WORDS[line.state]}</td><td>{escape(line.sentence)} {escape(line.reason)}</td>"
+            f"<tr><th>{line.key}</th><td>{line.state}</td><td>{escape(line.sentence)} {escape(line.reason)}</td>"
             for line in self.verdicts
         )
         return f"<p><b>{escape(self.name)}</b></p><table>{rows}</table>"

@@ -27,12 +27,6 @@ NULL_LABELS = {
     "keep_unit_scale": "weights shuffled, every unit keeping its scale",
     "keep_unit_scale_rewired": "connections rewired, every unit keeping its scale and their number",
 }
-WORDS: dict[State, str] = {
-    "yes": "Supported",
-    "part": "Depends on the null",
-    "no": "Not enough evidence",
-    "na": "Not tested",
-}
 NO_TASKS = "No task was given."
 
 
