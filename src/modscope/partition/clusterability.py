@@ -22,7 +22,8 @@ from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
 from modscope.randomness import Rng, numbered, seed_of
 from modscope.records import Record, record_of
-from modscope.statistics.comparison import Comparison, Experiment, comparison_of
+from modscope.statistics.comparison import Comparison, comparison_of
+from modscope.statistics.experiment import Experiment
 from modscope.wiring.wiring import Wiring
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from modscope.errors import StatisticsError
-from modscope.jobs.executors import map_in_order
-from modscope.randomness import Rng, numbered, seed_of
+from modscope.randomness import Rng, seed_of
 from modscope.records import Record, record_of
+from modscope.statistics.experiment import TIE, Experiment, Null, Statistic, name_of, observed_draws
 from modscope.statistics.intervals import prediction_interval
 from modscope.statistics.sequential import anytime_p_value
 
@@ -26,39 +25,6 @@ if TYPE_CHECKING:
 
 Alternative: TypeAlias = Literal["less", "greater", "two-sided"]
 ALTERNATIVES = ("less", "greater", "two-sided")
-Statistic: TypeAlias = Callable[[Any, np.random.Generator], float]
-Null: TypeAlias = Callable[[Any, np.random.Generator], Any]
-
-# Two numbers that differ by less than this share of their size are a tie: sums of float32 in another order.
-TIE = 1e-7
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What a comparison was made from, so that more of it can be drawn: `series(index)` is the same on any worker."""
-
-    subject: Any
-    statistic: Statistic
-    null: Null
-    seed: int
-
-    def observed(self, index: int) -> float:
-        """The statistic of the subject itself, draw `index`."""
-        return _number(self.statistic(self.subject, numbered(self.seed, "observed", index)), "the subject itself")
-
-    def sample(self, index: int) -> float:
-        """The statistic of random subject `index`."""
-        rng = numbered(self.seed, f"null {name_of(self.null)}", index)
-        value = self.statistic(self.null(self.subject, rng), rng)
-        return _number(value, f"null sample {index} of {name_of(self.null)}")
-
-    def samples(
-        self, start: int, stop: int, executor: Executor | None, description: str = ""
-    ) -> Float[np.ndarray, " samples"]:
-        """Samples `start` to `stop - 1`."""
-        description = description or f"null samples, {name_of(self.null)}"
-        values = map_in_order(self.sample, range(start, stop), executor=executor, description=description)
-        return np.array(values, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,27 +267,6 @@ def comparison_of(
         looks=(n_samples,),
         experiment=experiment,
     )
-
-
-def observed_draws(draw: Callable[[int], float], n_draws: int) -> list[float]:
-    """Up to `n_draws` draws; two where the first two are equal, since such a statistic has no randomness."""
-    draws = map_in_order(draw, range(min(2, n_draws)))
-    if len(draws) == 2 and not math.isclose(*draws, rel_tol=TIE):
-        draws += map_in_order(draw, range(2, n_draws))
-    return draws
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """What a function, a strategy or a partial is called."""
-    inner = getattr(function, "func", function)
-    return str(getattr(inner, "__name__", type(inner).__name__))
-
-
-def _number(value: Any, where: str) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise StatisticsError(f"the statistic of {where} is {number}; it must give a finite number for every subject")
-    return number
 
 
 def _check_n_samples(n_samples: int) -> None:
