@@ -9,20 +9,13 @@ from fingerprint import differences
 from masks import planted_tasks
 from masks.untouched import state_of
 from modscope.errors import MaskError
-from modscope.masks.controls import (
-    control_task,
-    copy_weights,
-    faithfulness,
-    first_full_mask,
-    gradient_cosine,
-    half_masks,
-    interference,
-    mask_controls,
-    stability,
-    with_random_weights,
-)
+from modscope.masks.controls import mask_controls, with_random_weights
+from modscope.masks.faithfulness import faithfulness
+from modscope.masks.gradients import gradient_cosine
+from modscope.masks.interference import interference
 from modscope.masks.learner import MaskLearner
 from modscope.masks.mask import Mask
+from modscope.masks.paper_controls import control_task, copy_weights, first_full_mask, half_masks, stability
 from modscope.tasks.task import Task, evaluate
 
 LEARNER = MaskLearner(penalty=0.02, n_steps=120)

@@ -11,7 +11,8 @@ from masks import planted_tasks
 from modscope.errors import MaskError
 from modscope.masks.learner import MaskLearner, learn_masks
 from modscope.masks.mask import Mask, MaskSet
-from modscope.masks.specialization import Specialization, random_like, specialization
+from modscope.masks.removal import random_like
+from modscope.masks.specialization import Specialization, specialization
 
 LEARNER = MaskLearner(penalty=0.02, n_steps=100)
 

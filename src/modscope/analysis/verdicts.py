@@ -14,7 +14,8 @@ import numpy as np
 
 from modscope.alignment import Alignment
 from modscope.lesions.importance import Importance
-from modscope.masks.specialization import Dissociation, Specialization
+from modscope.masks.dissociation import Dissociation
+from modscope.masks.specialization import Specialization
 from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability
 from modscope.statistics import Comparison, holm
 

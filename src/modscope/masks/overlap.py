@@ -9,11 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from modscope.errors import MaskError
+from modscope.masks.compared import Compared, compared, exact_p, iou_of
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.metrics import io_min, iou
 from modscope.progress import track
@@ -23,6 +22,7 @@ from modscope.records import Record, record_of
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
+
 
 ALL = "all"
 _LEAST_RANGE = 0.1  # of ceiling - chance, below which w is mostly noise
@@ -153,28 +153,11 @@ def overlap(mask_set: MaskSet, *, rng: Rng = 0) -> Overlap:
     return Overlap(tuple(_pair(mask_set, first, second, rng) for first, second in track(names, "overlap of masks")))
 
 
-def common_strata(masks: Sequence[Mask], names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """By parameter name, the decile of each weight's size, 0 where one of the masks' tasks does not feel it.
-
-    One stratum for all weights where no mask knows better.
-    """
-    known = [mask.strata for mask in masks if mask.strata is not None]
-    common: dict[str, Tensor] = {}
-    for name in masks[0].names if names is None else names:
-        if not known:
-            common[name] = torch.ones_like(masks[0].kept[name], dtype=torch.uint8, device="cpu")
-            continue
-        common[name] = known[0][name].cpu()
-        for strata in known[1:]:
-            common[name] = torch.minimum(common[name], strata[name].cpu())
-    return common
-
-
 def _pair(mask_set: MaskSet, first: str, second: str, rng: np.random.Generator) -> PairOverlap:
     masks = (*mask_set.seeds(first), *mask_set.seeds(second))
     n_first = len(mask_set.seeds(first))
-    parts = [_compared(masks, name, rng) for name in masks[0].names]
-    whole = _Compared.all_of(parts)
+    parts = [compared(masks, name, rng) for name in masks[0].names]
+    whole = Compared.all_of(parts)
     raw = [[(iou(a, b), io_min(a, b)) for b in masks[n_first:]] for a in masks[:n_first]]
     rows = [
         _row(part, (first, second, name), n_first, _raw(masks, n_first, name))
@@ -189,80 +172,14 @@ def _pair(mask_set: MaskSet, first: str, second: str, rng: np.random.Generator) 
     return PairOverlap(first, second, (*rows, total), cross, w, whole.iou)
 
 
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """All masks of a pair of tasks, compared with each other in one parameter or in all."""
-
-    n_eligible: int
-    n_kept: int
-    intersection: Int[np.ndarray, "masks masks"]
-    expected: Float[np.ndarray, "masks masks"]
-    expected_plain: float
-    counts: tuple[tuple[Int[np.ndarray, "masks _strata"], Int[np.ndarray, " _strata"]], ...]
-
-    @staticmethod
-    def all_of(parts: Sequence[_Compared]) -> _Compared:
-        return _Compared(
-            sum(part.n_eligible for part in parts),
-            sum(part.n_kept for part in parts),
-            np.sum([part.intersection for part in parts], axis=0),
-            np.sum([part.expected for part in parts], axis=0),
-            sum(part.expected_plain for part in parts),
-            tuple(counts for part in parts for counts in part.counts),
-        )
-
-    @cached_property
-    def iou(self) -> Float[np.ndarray, "masks masks"]:
-        return _iou_of(self.intersection, self.n_kept)
-
-    @cached_property
-    def chance(self) -> Float[np.ndarray, "masks masks"]:
-        return _iou_of(self.expected, self.n_kept)
-
-
-def _compared(masks: Sequence[Mask], name: str, rng: np.random.Generator) -> _Compared:
-    strata = _flat_strata(masks, name)
-    eligible = strata > 0
-    n_kept = min(int((mask.kept[name].cpu().reshape(-1).numpy() & eligible).sum()) for mask in masks)
-    chosen = np.stack([_largest(mask, name, eligible, n_kept, rng) for mask in masks])  # (masks, weights)
-    n_strata = int(strata.max(initial=0)) + 1
-    sizes = np.bincount(strata, minlength=n_strata)[1:]
-    counts = np.stack([np.bincount(strata[row], minlength=n_strata)[1:] for row in chosen])
-    as_numbers = chosen.astype(np.float32)
-    intersection = np.rint(as_numbers @ as_numbers.T).astype(np.int64)
-    used = sizes > 0
-    expected = (counts[:, None, used] * counts[None, :, used] / sizes[used]).sum(axis=2)
-    n_eligible = int(eligible.sum())
-    return _Compared(
-        n_eligible, n_kept, intersection, expected, n_kept**2 / max(n_eligible, 1), ((counts[:, used], sizes[used]),)
-    )
-
-
-def _flat_strata(masks: Sequence[Mask], name: str) -> Int[np.ndarray, " weights"]:
-    return common_strata(masks, (name,))[name].reshape(-1).numpy().astype(np.int64)
-
-
-def _largest(mask: Mask, name: str, eligible: np.ndarray, n_kept: int, rng: np.random.Generator) -> np.ndarray:
-    """The `n_kept` eligible kept weights with the largest logits; ties, and masks without logits, at random."""
-    candidates = np.flatnonzero(mask.kept[name].cpu().reshape(-1).numpy() & eligible)
-    chosen = np.zeros(len(eligible), dtype=bool)
-    if len(candidates) > n_kept:
-        candidates = rng.permutation(candidates)
-        if mask.logits is not None:
-            logits = mask.logits[name].reshape(-1).numpy()[candidates]
-            candidates = candidates[np.argsort(-logits, kind="stable")]
-    chosen[candidates[:n_kept]] = True
-    return chosen
-
-
 def _row(
-    compared: _Compared, names: tuple[str, str, str], n_first: int, raw: Sequence[float] | np.ndarray
+    compared: Compared, names: tuple[str, str, str], n_first: int, raw: Sequence[float] | np.ndarray
 ) -> OverlapRow:
     cross = compared.iou[:n_first, n_first:]
     chance = compared.chance[:n_first, n_first:]
     ceiling = _ceiling(compared.iou, n_first)
-    plain = float(_iou_of(np.array(compared.expected_plain), compared.n_kept))
-    p_above, p_below, low, high = _exact_p(compared, 0, n_first)
+    plain = float(iou_of(np.array(compared.expected_plain), compared.n_kept))
+    p_above, p_below, low, high = exact_p(compared, 0, n_first)
     reason = _why_undefined(compared.n_kept, ceiling, float(chance.mean()))
     w = None if reason or ceiling is None else float(((cross - chance) / (ceiling - chance)).mean())
     return OverlapRow(
@@ -273,8 +190,8 @@ def _row(
         float(raw[1]),
         float(cross.mean()),
         float(chance.mean()),
-        float(_iou_of(np.array(low), compared.n_kept)),
-        float(_iou_of(np.array(high), compared.n_kept)),
+        float(iou_of(np.array(low), compared.n_kept)),
+        float(iou_of(np.array(high), compared.n_kept)),
         plain,
         p_above,
         p_below,
@@ -302,45 +219,6 @@ def _ceiling(between: Float[np.ndarray, "masks masks"], n_first: int) -> float |
             return None
         agreements.append(block[np.triu_indices(len(block), 1)].mean())
     return float(np.sqrt(agreements[0] * agreements[1]))
-
-
-def _iou_of(intersection: np.ndarray, n_kept: int) -> np.ndarray:
-    """Intersection over union of two sets of `n_kept` each; NaN if empty."""
-    union = 2 * n_kept - intersection
-    filled = np.full(np.shape(union), np.nan)
-    return np.asarray(np.divide(intersection, union, out=filled, where=union > 0))
-
-
-def _exact_p(compared: _Compared, first: int, second: int) -> tuple[float, float, int, int]:
-    """How matched random sets intersect, exactly.
-
-    The probabilities that they do so at least, and at most, as much as two of the masks do; and the intersections
-    that 2.5 % of them fall below, and 2.5 % above.
-    """
-    offset, mass = 0, np.ones(1)
-    for counts, sizes in compared.counts:
-        for n_a, n_b, size in zip(counts[first], counts[second], sizes, strict=True):
-            low, probabilities = _hypergeometric(int(size), int(n_a), int(n_b))
-            offset += low
-            mass = np.convolve(mass, probabilities)
-    observed = int(compared.intersection[first, second]) - offset
-    total = mass.sum()
-    at_least = float(mass[max(observed, 0) :].sum() / total) if observed < len(mass) else 0.0
-    at_most = float(mass[: max(observed + 1, 0)].sum() / total)
-    low, high = np.searchsorted(np.cumsum(mass) / total, [0.025, 0.975])
-    return min(at_least, 1.0), min(at_most, 1.0), offset + int(low), offset + min(int(high), len(mass) - 1)
-
-
-def _hypergeometric(size: int, n_a: int, n_b: int) -> tuple[int, Float[np.ndarray, " outcomes"]]:
-    """The smallest likely intersection of random sets of n_a and n_b among `size`, and the probabilities from there."""
-    from scipy.stats import hypergeom
-
-    mean = n_a * n_b / size
-    deviation = np.sqrt(max(mean * (1 - n_a / size) * (size - n_b) / max(size - 1, 1), 0))
-    reach = 40 * deviation + 40  # what lies farther out is below the smallest float
-    low = max(0, n_a + n_b - size, int(mean - reach))
-    high = min(n_a, n_b, int(mean + reach))
-    return low, np.asarray(hypergeom.pmf(np.arange(low, high + 1), size, n_a, n_b))
 
 
 def _raw(masks: Sequence[Mask], n_first: int, name: str) -> tuple[float, float]:
