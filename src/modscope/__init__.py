@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.masks.overlap import Overlap, overlap
     from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
+    from modscope.partition.bands import Sweep
     from modscope.partition.clusterability import Clusterability, clusterability
     from modscope.partition.dust import WithoutDust
     from modscope.partition.leiden import Leiden
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.partition.quality import n_cut, newman_modularity
     from modscope.partition.spectral import Spectral
     from modscope.partition.suggestion import Suggestion, suggest_n_clusters
+    from modscope.partition.sweep import sweep_n_clusters
     from modscope.progress import progress
     from modscope.records import Record
     from modscope.report.page import write_report
@@ -89,6 +91,7 @@ _NAMES_BY_MODULE = {
     "modscope.masks.overlap": "Overlap overlap",
     "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
+    "modscope.partition.bands": "Sweep",
     "modscope.partition.clusterability": "Clusterability clusterability",
     "modscope.partition.dust": "WithoutDust",
     "modscope.partition.leiden": "Leiden",
@@ -96,6 +99,7 @@ _NAMES_BY_MODULE = {
     "modscope.partition.quality": "n_cut newman_modularity",
     "modscope.partition.spectral": "Spectral",
     "modscope.partition.suggestion": "Suggestion suggest_n_clusters",
+    "modscope.partition.sweep": "sweep_n_clusters",
     "modscope.progress": "progress",
     "modscope.records": "Record",
     "modscope.report.page": "write_report",
@@ -137,6 +141,7 @@ __all__ = [
     "StatisticsError",
     "StudyError",
     "Suggestion",
+    "Sweep",
     "Task",
     "TaskError",
     "UnitGraph",
@@ -167,6 +172,7 @@ __all__ = [
     "silenced",
     "specialization",
     "suggest_n_clusters",
+    "sweep_n_clusters",
     "weight_graph",
     "write_report",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +98,17 @@ def agreements(partitions: Mapping[str, Partition]) -> Agreements:
         for j in range(i):
             matrix[i, j] = matrix[j, i] = agreement(partitions[first], partitions[names[j]]).adjusted_rand
     return Agreements(names, matrix)
+
+
+def mean_agreement(partitions: Sequence[Partition]) -> float | None:
+    """Mean adjusted Rand index of each two of several clusterings of one graph; None if there is only one.
+
+    Units left out count as one more cluster.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    pairs = list(combinations(partitions, 2))
+    return float(np.mean([adjusted_rand_score(a.labels, b.labels) for a, b in pairs])) if pairs else None
 
 
 def matched(first: Partition, second: Partition) -> tuple[Partition, Float[np.ndarray, " clusters"]]:

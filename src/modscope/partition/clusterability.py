@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,7 @@ from modscope.graph.unit_graph import UnitGraph, checked_graph
 from modscope.graph.weights import weight_graph
 from modscope.jobs.executors import map_in_order
 from modscope.nulls import NullModel, null_named
+from modscope.partition.agreement import mean_agreement
 from modscope.partition.dust import Partitioner, WithoutDust
 from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
@@ -94,12 +94,7 @@ class Clusterability(Mapping[str, Comparison]):
     @cached_property
     def stability(self) -> float | None:
         """Mean agreement (adjusted Rand index) of two clusterings of this network; None if only one was done."""
-        pairs = list(combinations(self.partitions, 2))
-        if not pairs:
-            return None
-        from sklearn.metrics import adjusted_rand_score
-
-        return float(np.mean([adjusted_rand_score(a.labels, b.labels) for a, b in pairs]))
+        return mean_agreement(self.partitions)
 
     @property
     def verdict(self) -> VerdictState:

@@ -37,13 +37,8 @@ class Experiment:
 
     def sample(self, index: int) -> float:
         """The statistic of random subject `index`."""
-        value = self.statistic(*self.drawn(index))
+        value = self.statistic(*random_subject(self.subject, self.null, self.seed, index))
         return _number(value, f"null sample {index} of {name_of(self.null)}")
-
-    def drawn(self, index: int) -> tuple[Any, np.random.Generator]:
-        """Random subject `index`, and the generator that its statistic goes on with."""
-        rng = numbered(self.seed, f"null {name_of(self.null)}", index)
-        return self.null(self.subject, rng), rng
 
     def samples(
         self, start: int, stop: int, executor: Executor | None, description: str = ""
@@ -52,6 +47,12 @@ class Experiment:
         description = description or f"null samples, {name_of(self.null)}"
         values = map_in_order(self.sample, range(start, stop), executor=executor, description=description)
         return np.array(values, dtype=np.float64)
+
+
+def random_subject(subject: Any, null: Null, seed: int, index: int) -> tuple[Any, np.random.Generator]:
+    """Random subject `index`, and the generator that its statistic goes on with."""
+    rng = numbered(seed, f"null {name_of(null)}", index)
+    return null(subject, rng), rng
 
 
 def observed_draws(draw: Callable[[int], float], n_draws: int) -> list[float]:
