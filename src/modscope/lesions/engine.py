@@ -16,12 +16,13 @@ from torch.utils._pytree import tree_leaves
 from modscope.calling import arguments, check_model, device_of, evaluation_mode, explained, moved, split_batch
 from modscope.errors import LesionError, ModscopeError, TaskError
 from modscope.jobs.executors import map_in_order
-from modscope.lesions.reads import ReadMode
 from modscope.lesions.silence import run_silenced
 from modscope.lesions.tape import NoTape, Tape, recorded
-from modscope.lesions.values import Replacement, Value, fill_for, unfused
+from modscope.lesions.values import Replacement, Value, fill_for
 from modscope.randomness import Rng
 from modscope.tasks.task import Task, checked_correct, checked_loss
+from modscope.wiring.forward.kernels import unfused
+from modscope.wiring.forward.reads import ReadMode
 from modscope.wiring.wiring import Wiring
 
 Metric: TypeAlias = Literal["accuracy", "loss"]
@@ -166,7 +167,9 @@ class LesionEngine:
         if tape is not None:
             return tape.run(lesion)
         units = np.flatnonzero(lesion)
-        mode = ReadMode(self._model, self._wiring, units, Replacement(self._fill, units, self._wiring.n_units))
+        mode = ReadMode(
+            self._model, self._wiring, units, Replacement(self._fill, units, self._wiring.n_units), LesionError
+        )
         try:
             positional, keywords = arguments(self._model, batch.inputs)
             return run_silenced(mode, self._fill, self._model.forward, positional, keywords, batch.number)

@@ -14,9 +14,10 @@ from torch import nn
 
 from modscope.calling import check_model
 from modscope.errors import LesionError
-from modscope.lesions.reads import ReadMode
-from modscope.lesions.values import Fill, Replacement, Value, fill_for, unfused
+from modscope.lesions.values import Fill, Replacement, Value, fill_for
 from modscope.randomness import Rng
+from modscope.wiring.forward.kernels import unfused
+from modscope.wiring.forward.reads import ReadMode
 from modscope.wiring.wiring import Wiring
 
 
@@ -52,7 +53,7 @@ def silenced(
     model = check_model(model)
     units = checked_units(wiring, unit_ids)
     fill = fill_for(model, wiring, units, value=value, reference=reference, rng=rng)
-    mode = ReadMode(model, wiring, units, Replacement(fill, units, wiring.n_units))
+    mode = ReadMode(model, wiring, units, Replacement(fill, units, wiring.n_units), LesionError)
     with torch.no_grad(), unfused(model), _installed(model, mode, fill):
         yield model
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from modscope.calling import arguments
+from modscope.errors import LesionError
 from modscope.lesions.corrections import Correction, can_correct, correction_of
-from modscope.lesions.reads import Place, Read, ReadMode
 from modscope.lesions.values import Fill
+from modscope.wiring.forward.reads import Place, Read, ReadMode
 from modscope.wiring.wiring import Wiring
 
 aten = torch.ops.aten
@@ -150,7 +151,7 @@ class Recorder(ReadMode):
     """Records a forward pass. Only what comes after a read is kept: the rest is the same for all lesions."""
 
     def __init__(self, model: nn.Module, wiring: Wiring, units: np.ndarray, fill: Fill) -> None:
-        super().__init__(model, wiring, units, self._note)
+        super().__init__(model, wiring, units, self._note, LesionError)
         self._fill = fill
         self._fills: list[Tensor] = []
         self.tape = Tape()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from modscope.calling import arguments, evaluation_mode, explained, split_batch
 from modscope.errors import LesionError, ModscopeError
-from modscope.lesions.reads import Read, ReadMode
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.wiring.forward.kernels import unfused
+from modscope.wiring.forward.reads import Read, ReadMode
 from modscope.wiring.wiring import Wiring
 
 Value: TypeAlias = Literal["zero", "mean", "resample"]
@@ -81,7 +81,7 @@ class Mean:
         self._sums: dict[int, Tensor] = {}
         self._counts: dict[int, Tensor] = {}
         self._n_units = wiring.n_units
-        watch = ReadMode(model, wiring, units, self._add)
+        watch = ReadMode(model, wiring, units, self._add, LesionError)
         for inputs in batches:
             _watched(watch, model, model, inputs)
         self._means = {key: total / self._counts[key].clamp(min=1) for key, total in self._sums.items()}
@@ -124,7 +124,7 @@ class Resample:
         self._batches = batches
         self._n_examples = [_batch_size(inputs) for inputs in batches]
         self._seed = seed
-        self._watch = ReadMode(model, wiring, units, self._keep)
+        self._watch = ReadMode(model, wiring, units, self._keep, LesionError)
         self._donated: dict[int, list[Tensor]] = {}
 
     def __call__(self, read: Read) -> Tensor:
@@ -200,18 +200,3 @@ def _joined(batches: Sequence[Any], n_examples: Sequence[int], chosen: np.ndarra
         return tree_map(pick, batches[0], *batches[1:])
     except (RuntimeError, ValueError) as error:
         raise LesionError(f"the reference batches do not fit together as one: {error}") from error
-
-
-@contextmanager
-def unfused(model: nn.Module) -> Iterator[None]:
-    """Layers that run as one fused kernel run as their parts instead, so that what they read can be seen."""
-    is_recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with ExitStack() as afterwards:
-        afterwards.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        if is_recurrent:
-            afterwards.enter_context(torch.backends.cudnn.flags(enabled=False))
-            # torch.backends.mkldnn.flags would also set the TF32 switch of Intel GPUs, which warns where there is none.
-            afterwards.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
-            torch._C._set_mkldnn_enabled(False)
-        yield

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modscope.errors import LesionError
+from modscope.errors import ModscopeError
 from modscope.wiring.wiring import Connection, Wiring
 
 
@@ -62,16 +62,23 @@ class Sides:
 
 
 class WeightTable:
-    """Finds which stored weight a tensor is (a view of)."""
+    """Finds which stored weight a tensor is (a view of).
 
-    def __init__(self, model: nn.Module, wiring: Wiring, wanted: set[str]) -> None:
+    Args:
+        model, wiring: The network.
+        wanted: Names of the weights to find.
+        error: What to raise if the model and the wiring do not fit.
+    """
+
+    def __init__(self, model: nn.Module, wiring: Wiring, wanted: set[str], error: type[ModscopeError]) -> None:
+        self._error = error
         self._by_storage: dict[int, list[StoredWeight]] = {}
         self._kept: list[Tensor] = []  # copies of weights stay alive, so that their memory is not used again
         self._sides: dict[tuple[object, ...], list[Sides]] = {}
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name in sorted(wanted):
             if name not in parameters:
-                raise LesionError(
+                raise self._error(
                     f"the wiring has a weight '{name}' which the model has not; give the wiring of this very model "
                     "(read_wiring(model, example_inputs))"
                 )
@@ -84,7 +91,7 @@ class WeightTable:
         )
         for _, connection in connections:
             if tuple(connection.weight.shape) != shape:
-                raise LesionError(
+                raise self._error(
                     f"weight '{name}' has shape {shape}, the wiring says {tuple(connection.weight.shape)}; give the "
                     "wiring of this very model (read_wiring(model, example_inputs))"
                 )

@@ -1,4 +1,4 @@
-"""Where in a forward pass is a unit read?
+"""Where in a forward pass is a unit read, and where is it written?
 
 A unit is read where a weight multiplies it; query and key units where they multiply each other; an output unit by
 whoever gets the output. This file watches the operations of one forward pass, and says which entries of an operand
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from modscope.errors import LesionError
-from modscope.lesions.carried import CarriedIds
-from modscope.lesions.stored_weights import Sides, StoredWeight, WeightTable, channel_sides, storage_of
+from modscope.errors import ModscopeError
+from modscope.wiring.forward.carried import CarriedIds
+from modscope.wiring.forward.stored_weights import Sides, StoredWeight, WeightTable, channel_sides, storage_of
 from modscope.wiring.wiring import Wiring
 
 aten = torch.ops.aten
@@ -41,6 +41,14 @@ class Read:
 
     place: Place
     operand: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a product with a weight writes."""
+
+    key: int  # index of the connection in the wiring
+    ids: np.ndarray  # unit of each entry of the result that it broadcasts to
 
 
 Replace = Callable[[Read], Tensor]
@@ -72,21 +80,25 @@ class ReadMode(TorchDispatchMode):
         model, wiring: The network.
         units: Units whose reads matter.
         replace: `replace(read)` -> the operand to use instead.
+        error: What to raise where a unit cannot be followed.
     """
 
-    def __init__(self, model: nn.Module, wiring: Wiring, units: np.ndarray, replace: Replace) -> None:
+    def __init__(
+        self, model: nn.Module, wiring: Wiring, units: np.ndarray, replace: Replace, error: type[ModscopeError]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
         self._wiring = wiring
         self._units = units
         self._replace = replace
-        self._reading = _parameters(wiring, units, "sources")
+        self._error = error
+        self._reading = parameters_beside(wiring, units, "sources")
         self._followed = unread_units(wiring, units)
-        self._writing = _parameters(wiring, self._followed, "targets")
+        self._writing = parameters_beside(wiring, self._followed, "targets")
 
     def start(self) -> None:
         """Forget the last forward pass. Parameters are looked up anew: masks may have put others in their place."""
-        self._table = WeightTable(self._model, self._wiring, self._reading | self._writing)
+        self._table = WeightTable(self._model, self._wiring, self._reading | self._writing, self._error)
         self._carried = CarriedIds(self._followed)
         self._calls: dict[tuple[str, int], int] = {}
         self._unknown: dict[str, str] = {}
@@ -96,13 +108,13 @@ class ReadMode(TorchDispatchMode):
         """The outputs with their silenced units replaced.
 
         Raises:
-            LesionError: If a unit was read in a way that we do not know.
+            ModscopeError: If a unit was read in a way that we do not know; of the kind that `error` says.
         """
         for name, op in self._unknown.items():
             if name in self._reading and name not in self._known:
-                raise LesionError(
-                    f"weight '{name}' reads units that should be silenced, but is used by operation '{op}', which we "
-                    "cannot silence; leave those units out"
+                raise self._error(
+                    f"weight '{name}' reads units of interest, but is used by operation '{op}', in which we cannot "
+                    "follow them; leave those units out"
                 )
         leaves, structure = tree_flatten(outputs)
         for place in self.output_places(leaves):
@@ -110,7 +122,7 @@ class ReadMode(TorchDispatchMode):
         lost = self._carried.lost()
         if len(lost):
             group = self._wiring.groups[self._wiring.group_of[lost[0]]].name
-            raise LesionError(
+            raise self._error(
                 f"unit {lost[0]} of '{group}' could not be followed from its weight to where it is read; on the way: "
                 f"{', '.join(sorted(self._carried.dropped)) or 'none'}; leave it out"
             )
@@ -137,7 +149,8 @@ class ReadMode(TorchDispatchMode):
         self.before(func, args, kwargs)
         result = run_replaced(func, args, kwargs, places, self._replace)
         if written is not None:
-            self._carried.write(result, written)
+            self._carried.write(result, written.ids)
+            self.wrote(written, result)
         else:
             self._follow(func, args, kwargs, result)
         self.ran(func, places, result)
@@ -149,9 +162,12 @@ class ReadMode(TorchDispatchMode):
     def ran(self, func: Any, places: Sequence[Place], result: Any) -> None:
         """Called after every operation; a recorder overrides it."""
 
+    def wrote(self, written: Written, result: Tensor) -> None:
+        """Called after every product with a weight; who wants what units say before their nonlinearity overrides it."""
+
     # -- products with a weight ----------------------------------------------------------------------------------
 
-    def _weight_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], np.ndarray | None]:
+    def _weight_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], Written | None]:
         """Where an operation reads units through a weight, and the units that it writes; None: it has no weight."""
         if func in _PRODUCTS:
             return self._matrix_product(func, args)
@@ -159,14 +175,15 @@ class ReadMode(TorchDispatchMode):
             sides = self._chosen(weight, channel_sides(weight, args[1], is_transposed=args[6], n_groups=args[8]))
             shape = (-1,) + (1,) * (args[1].ndim - 2)
             if sides is not None:
-                return self._place(0, sides.key, sides.sources.reshape(shape), args[0]), sides.targets.reshape(shape)
+                written = Written(sides.key, sides.targets.reshape(shape))
+                return self._place(0, sides.key, sides.sources.reshape(shape), args[0]), written
         if func is aten.embedding.default and (weight := self._table.find(args[0])) is not None:
             sides = self._chosen(weight, self._table.sides(args[0], weight, 0))
             if sides is not None:
-                return [], sides.targets  # tokens are no units
+                return [], Written(sides.key, sides.targets)  # tokens are no units
         return [], None
 
-    def _matrix_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], np.ndarray | None]:
+    def _matrix_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], Written | None]:
         """Matrix times matrix or vector, one of them (a view of) a weight."""
         left, right = _PRODUCTS[func]
         for factor, operand, is_right in ((right, left, True), (left, right, False)):
@@ -179,7 +196,8 @@ class ReadMode(TorchDispatchMode):
                 continue
             ids = _laid(sides.sources, args[operand].ndim, is_right)
             n_axes = max(args[left].ndim + args[right].ndim - 2, 1) if args[right].ndim == 1 else args[left].ndim
-            return self._place(operand, sides.key, ids, args[operand]), _laid(sides.targets, n_axes, is_right)
+            written = Written(sides.key, _laid(sides.targets, n_axes, is_right))
+            return self._place(operand, sides.key, ids, args[operand]), written
         return [], None
 
     def _place(self, argument: int, key: int, ids: np.ndarray, operand: Tensor) -> list[Place]:
@@ -197,7 +215,7 @@ class ReadMode(TorchDispatchMode):
         call = (weight.name, len(sides))
         number = self._calls[call] = self._calls.get(call, -1) + 1
         if number >= len(sides):
-            raise LesionError(
+            raise self._error(
                 f"weight '{weight.name}' is used more often ({number + 1}) than in the wiring ({len(sides)}); read the "
                 "wiring again with inputs of the size that the model now gets"
             )
@@ -260,7 +278,7 @@ def unread_units(wiring: Wiring, units: np.ndarray) -> np.ndarray:
     return np.intersect1d(units, np.concatenate([np.zeros(0, dtype=np.int64), *outputs, *coupled]))
 
 
-def _parameters(wiring: Wiring, units: np.ndarray, side: str) -> set[str]:
+def parameters_beside(wiring: Wiring, units: np.ndarray, side: str) -> set[str]:
     """Names of the weights that read (`side` "sources") or write ("targets") one of these units."""
     return {
         connection.parameter

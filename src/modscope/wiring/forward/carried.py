@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from modscope.lesions.stored_weights import storage_of
+from modscope.wiring.forward.stored_weights import storage_of
 
 aten = torch.ops.aten
 
