@@ -1,4 +1,5 @@
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,6 +44,25 @@ def test_isolated_units_are_left_out():
 def test_the_same_rng_gives_the_same_partition():
     graph = chain(gaussian_mlp(widths=(60, 50, 40)))
     np.testing.assert_array_equal(Leiden()(graph, rng=7).labels, Leiden()(graph, rng=7).labels)
+
+
+def test_threads_that_run_at_once_get_what_each_gets_alone():
+    """scikit-network draws from C's `rand`, which all threads share."""
+    graph = chain(gaussian_mlp(widths=(60, 50, 40)))
+
+    def labels(seed):
+        return Leiden(2.0)(graph, rng=seed).labels
+
+    alone = [labels(seed) for seed in range(24)]
+    assert any((alone[0] != other).any() for other in alone[1:])  # the seed matters
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(labels, range(24)))
+    finally:
+        sys.setswitchinterval(patience)
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_a_graph_without_edges_has_no_clusters():

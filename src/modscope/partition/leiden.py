@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import math
 import sys
+import threading
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
@@ -16,13 +17,15 @@ from modscope.partition.labels import notes_on, numbered_by_first_unit
 from modscope.partition.partition import Partition
 from modscope.randomness import Rng, seed_of
 
+_c_rand = threading.Lock()  # one generator for the whole process: nobody else may draw between seed and result
+
 
 @dataclass(frozen=True)
 class Leiden:
     """Leiden clustering: it raises Newman's modularity, and finds the number of clusters by itself.
 
     So its n-cut cannot be compared with the papers', who ask for a fixed number. Isolated units get label -1; clusters
-    are numbered in the order of their first units. Needs the extra `communities` (scikit-network).
+    are numbered in the order of their first units. Threads take turns. Needs the extra `communities` (scikit-network).
 
     Args:
         resolution: Above 1: more and smaller clusters; below: fewer and larger ones.
@@ -57,8 +60,9 @@ class Leiden:
             clustering = Clustering(
                 resolution=self.resolution, tol_optimization=self.min_gain, shuffle_nodes=True, random_state=seed
             )
-            _seed_c_library(seed)
-            labels[kept] = clustering.fit_predict(adjacency)
+            with _c_rand:
+                _seed_c_library(seed)
+                labels[kept] = clustering.fit_predict(adjacency)
         return Partition(numbered_by_first_unit(labels), notes_on(graph))
 
 
