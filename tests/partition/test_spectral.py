@@ -158,3 +158,37 @@ def test_a_graph_with_odd_cycles_is_clustered_too():
     assert not graph.is_bipartite
     partition = Spectral(3)(graph, rng=0)
     assert adjusted_rand_score(np.arange(60) // 20, partition.labels) == 1
+
+
+def test_several_numbers_of_clusters_at_once_give_what_each_gives_alone():
+    graph = chain(gaussian_mlp(widths=(60, 50, 40, 30)))
+    together = Spectral().several(graph, (1, 3, 8), rng=5)
+    for number, partition in zip((1, 3, 8), together, strict=True):
+        alone = Spectral(number)(graph, rng=5)
+        assert n_cut(graph, partition) == pytest.approx(n_cut(graph, alone), rel=1e-2)
+    np.testing.assert_array_equal(together[2].labels, Spectral(8)(graph, rng=5).labels)
+
+
+def test_the_clusters_of_one_number_do_not_depend_on_smaller_ones_asked_for_beside_it():
+    graph = chain(gaussian_mlp(widths=(60, 50, 40, 30)))
+    alone, (_, beside) = Spectral(8)(graph, rng=5), Spectral().several(graph, (4, 8), rng=5)
+    np.testing.assert_array_equal(alone.labels, beside.labels)
+
+
+def test_of_several_numbers_each_is_checked():
+    with pytest.raises(PartitionError, match="99 clusters were asked for"):
+        Spectral().several(chain(gaussian_mlp(widths=(5, 4))), (2, 99))
+
+
+def test_several_numbers_of_clusters_with_separate_components_are_those_of_each_alone():
+    graph = chain(pruned(planted_mlp()[0]))  # four components
+    for number, partition in zip((2, 4, 6), Spectral().several(graph, (2, 4, 6)), strict=True):
+        assert n_cut(graph, partition) == pytest.approx(n_cut(graph, Spectral(number)(graph)), rel=2e-2, abs=1e-12)
+
+
+def test_many_graphs_are_clustered_as_each_alone():
+    graphs = [chain(gaussian_mlp(seed, widths=(30, 25, 20))) for seed in range(5)]
+    pairs = ((graph, np.random.default_rng(index)) for index, graph in enumerate(graphs))
+    for index, (graph, partition) in enumerate(Spectral(4).many(pairs)):
+        assert graph is graphs[index]
+        np.testing.assert_array_equal(partition.labels, Spectral(4)(graph, rng=np.random.default_rng(index)).labels)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,6 +25,17 @@ class Partitioner(Protocol):
 
     def __call__(self, graph: UnitGraph, *, rng: Rng) -> Partition:
         """Clusters of the graph's units."""
+
+
+@runtime_checkable
+class SpectralPartitioner(Partitioner, Protocol):
+    """A partitioner that can share work between numbers of clusters, and between graphs (see `Spectral`)."""
+
+    def several(self, graph: UnitGraph, n_clusters: Sequence[int], *, rng: Rng) -> tuple[Partition, ...]:
+        """The clusters for each of several numbers of them."""
+
+    def many(self, graphs: Iterable[tuple[UnitGraph, np.random.Generator]]) -> Iterator[tuple[UnitGraph, Partition]]:
+        """Each graph with its clusters, in order."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,62 @@ class WithoutDust:
             PartitionError: If the partitioner cannot cluster the graph.
         """
         rng = generator(rng)
-        first = partition = self.partitioner(graph, rng=rng)
+        return self._dusted(graph, self.partitioner(graph, rng=rng), rng, self._again)
+
+    def several(self, graph: UnitGraph, n_clusters: Sequence[int], *, rng: Rng = 0) -> tuple[Partition, ...]:
+        """The clusters for each of several numbers of them, with one search for eigenvectors (see `Spectral.several`).
+
+        Raises:
+            PartitionError: If the partitioner has no `several`, or cannot cluster the graph.
+        """
+        partitioner = self.partitioner
+        if not isinstance(partitioner, SpectralPartitioner):
+            raise PartitionError(
+                f"several numbers of clusters at once need Spectral, got {type(partitioner).__name__}; "
+                "call it once for each"
+            )
+        rng = generator(rng)
+        firsts = partitioner.several(graph, n_clusters, rng=rng)
+        return tuple(
+            self._dusted(graph, first, deepcopy(rng), partial(_clusters, partitioner, number))
+            for number, first in zip(n_clusters, firsts, strict=True)
+        )
+
+    def many(self, graphs: Iterable[tuple[UnitGraph, np.random.Generator]]) -> Iterator[tuple[UnitGraph, Partition]]:
+        """Each graph with its clusters, in order: those that it has alone (see `Spectral.many`).
+
+        Args:
+            graphs: Pairs of a graph and its generator; they are taken as they are needed.
+
+        Raises:
+            PartitionError: If the partitioner cannot cluster one of the graphs.
+        """
+        if not isinstance(self.partitioner, SpectralPartitioner):
+            for graph, rng in graphs:
+                yield graph, self(graph, rng=rng)
+            return
+        taken: deque[np.random.Generator] = deque()
+
+        def noted() -> Iterator[tuple[UnitGraph, np.random.Generator]]:
+            for graph, rng in graphs:
+                taken.append(rng)
+                yield graph, rng
+
+        for graph, first in self.partitioner.many(noted()):
+            yield graph, self._dusted(graph, first, taken.popleft(), self._again)
+
+    def _again(self, rest: UnitGraph, rng: np.random.Generator) -> Partition:
+        return self.partitioner(rest, rng=rng)
+
+    def _dusted(
+        self,
+        graph: UnitGraph,
+        first: Partition,
+        rng: np.random.Generator,
+        again: Callable[[UnitGraph, np.random.Generator], Partition],
+    ) -> Partition:
+        """The clusters of the graph, `first` being those found with the dust; `again` clusters the rest."""
+        partition = first
         is_dust = np.zeros(graph.n_units, dtype=bool)
         rest = graph
         for _ in range(N_ROUNDS):
@@ -64,12 +134,18 @@ class WithoutDust:
             if int((rest.degrees > 0).sum() - is_small.sum()) < 2 * first.n_clusters:
                 return replace(first, notes=(*first.notes, "too few units hang together to leave out small clusters"))
             rest = _without(rest, is_small)
-            partition = self.partitioner(rest, rng=rng)
+            partition = again(rest, rng)
         if not is_dust.any():
             return partition
         labels = _placed(graph, partition.labels, is_dust)
         note = f"{int(is_dust.sum())} units formed clusters too small to count, and joined their neighbours'"
         return Partition(labels, notes=(*first.notes, note))
+
+
+def _clusters(
+    partitioner: SpectralPartitioner, n_clusters: int, graph: UnitGraph, rng: np.random.Generator
+) -> Partition:
+    return partitioner.several(graph, (n_clusters,), rng=rng)[0]
 
 
 def _is_in_small_cluster(graph: UnitGraph, partition: Partition, min_share: float) -> Bool[np.ndarray, " units"]:

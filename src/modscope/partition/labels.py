@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from modscope.graph.unit_graph import UnitGraph
 
@@ -30,3 +30,18 @@ def notes_on(graph: UnitGraph, n_clusters: int | None = None) -> tuple[str, ...]
     elif n_components > 1:
         notes.append(f"the graph falls into {n_components} separate components, which count as found clusters")
     return tuple(notes)
+
+
+def packed(
+    components: Int[np.ndarray, " kept"], degrees: Float[np.ndarray, " kept"], n_clusters: int
+) -> Int[np.ndarray, " kept"]:
+    """Whole components put into clusters, the largest volume first, each into the emptiest cluster."""
+    volumes = np.bincount(components, weights=degrees)
+    cluster_of = np.empty(len(volumes), dtype=np.int64)
+    filled = np.zeros(n_clusters)
+    for component in np.argsort(-volumes, kind="stable"):
+        emptiest = int(filled.argmin())
+        cluster_of[component] = emptiest
+        filled[emptiest] += volumes[component]
+    of_units: np.ndarray = cluster_of[components]
+    return of_units

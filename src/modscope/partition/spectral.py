@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from modscope.errors import PartitionError
@@ -15,10 +14,11 @@ from modscope.graph.operator import NormalizedOperator, normalized_operator
 from modscope.graph.unit_graph import UnitGraph, checked_graph
 from modscope.partition.embedding import embed
 from modscope.partition.kmeans import k_means
-from modscope.partition.labels import notes_on, numbered_by_first_unit
+from modscope.partition.labels import notes_on, numbered_by_first_unit, packed
+from modscope.partition.official import official_labels
 from modscope.partition.partition import Partition
 from modscope.partition.refine import refined
-from modscope.randomness import Rng, generator, seed_of
+from modscope.randomness import Rng, numbered, seed_of
 
 ITERATIONS, FEW_ITERATIONS = 30, 10  # of k-means; single moves do better what its last iterations would
 
@@ -60,29 +60,72 @@ class Spectral:
 
     def __call__(self, graph: UnitGraph, *, rng: Rng = 0) -> Partition:
         """The clusters of a graph."""
+        return self.several(graph, (self.n_clusters,), rng=rng)[0]
+
+    def several(self, graph: UnitGraph, n_clusters: Sequence[int], *, rng: Rng = 0) -> tuple[Partition, ...]:
+        """The clusters for each of several numbers of them; the eigenvectors are found once, for the largest.
+
+        Each number's clusters are those that it has alone, up to the error of the eigenvectors.
+
+        Raises:
+            PartitionError: As for the strategy itself.
+        """
+        ways = [replace(self, n_clusters=number) for number in n_clusters]
         kept = np.flatnonzero(checked_graph(graph).components >= 0)
+        for way in ways:
+            way._check_units(graph, kept)
+        seed, n_components = seed_of(rng), graph.connectivity.n_components
+        searched = [way.n_clusters for way in ways if not way.official and way.n_clusters > max(1, n_components)]
+        embedded = self._embedded(graph, max(searched), seed) if searched else None
+        labels = [way._labels(graph, kept, embedded, seed) for way in ways]
+        return tuple(
+            Partition(numbered_by_first_unit(some), notes_on(graph, way.n_clusters))
+            for way, some in zip(ways, labels, strict=True)
+        )
+
+    def many(self, graphs: Iterable[tuple[UnitGraph, np.random.Generator]]) -> Iterator[tuple[UnitGraph, Partition]]:
+        """Each graph with its clusters, in order: those that it has alone.
+
+        Args:
+            graphs: Pairs of a graph and its generator; they are taken as they are needed.
+
+        Raises:
+            PartitionError: As for the strategy itself.
+        """
+        for graph, rng in graphs:
+            yield graph, self(graph, rng=rng)
+
+    def _check_units(self, graph: UnitGraph, kept: Int[np.ndarray, " kept"]) -> None:
         if len(kept) < self.n_clusters:
             raise PartitionError(
                 f"{self.n_clusters} clusters were asked for, but only {len(kept)} of {graph.n_units} units have "
                 "edges; ask for fewer clusters"
             )
+
+    def _labels(
+        self, graph: UnitGraph, kept: Int[np.ndarray, " kept"], embedded: _Embedded | None, seed: int
+    ) -> Int[np.ndarray, " units"]:
         labels = np.full(graph.n_units, -1, dtype=np.int64)
         if self.n_clusters == 1:
             labels[kept] = 0
         elif self.official:
-            labels[kept] = _official_labels(graph, kept, self.n_clusters, rng)
+            labels[kept] = official_labels(graph, kept, self.n_clusters, seed)
         elif graph.connectivity.n_components >= self.n_clusters:
-            labels[kept] = _packed(graph.components[kept], graph.degrees[kept], self.n_clusters)
+            labels[kept] = packed(graph.components[kept], graph.degrees[kept], self.n_clusters)
         else:
-            operator = normalized_operator(graph, device=self.device)
-            labels[operator.units] = self._clustered(operator, graph.components[operator.units], generator(rng))
-        return Partition(numbered_by_first_unit(labels), notes_on(graph, self.n_clusters))
+            assert embedded is not None
+            labels[embedded.operator.units] = self._clustered(embedded, seed)
+        return labels
 
-    def _clustered(
-        self, operator: NormalizedOperator, components: Int[np.ndarray, " kept"], rng: np.random.Generator
-    ) -> Int[np.ndarray, " kept"]:
-        vectors = embed(operator, self.n_clusters, components, rng=rng).vectors
-        if components.max() == 0 and vectors.shape[1] > 1:
+    def _embedded(self, graph: UnitGraph, n_clusters: int, seed: int) -> _Embedded:
+        operator = normalized_operator(graph, device=self.device)
+        components = graph.components[operator.units]
+        vectors = embed(operator, n_clusters, components, rng=numbered(seed, "eigenvectors")).vectors
+        return _Embedded(operator, vectors, is_connected=bool(components.max() == 0))
+
+    def _clustered(self, embedded: _Embedded, seed: int) -> Int[np.ndarray, " kept"]:
+        operator, vectors = embedded.operator, embedded.vectors[:, : self.n_clusters]
+        if embedded.is_connected and vectors.shape[1] > 1:
             vectors = vectors[:, 1:]  # the same for every unit once divided by the root degrees
         points = vectors / operator.root_degrees[:, None].astype(np.float32)
         labels = k_means(
@@ -92,44 +135,15 @@ class Spectral:
             self.n_clusters,
             n_starts=self.n_starts,
             n_iterations=FEW_ITERATIONS if self.refine else ITERATIONS,
-            rng=rng,
+            rng=numbered(seed, "k-means"),
         )
         return refined(operator, labels, self.n_clusters) if self.refine else labels
 
 
-def _official_labels(
-    graph: UnitGraph, kept: Int[np.ndarray, " kept"], n_clusters: int, rng: Rng
-) -> Int[np.ndarray, " kept"]:
-    """Filan et al.'s labels: scikit-learn with their settings, on the units that have edges."""
-    from sklearn.cluster import SpectralClustering
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """A graph's leading eigenvectors, and the operator that they are of."""
 
-    adjacency = sp.csr_matrix(graph.adjacency()[kept][:, kept])
-    adjacency.indices, adjacency.indptr = adjacency.indices.astype(np.int32), adjacency.indptr.astype(np.int32)
-    clustering = SpectralClustering(
-        n_clusters=n_clusters,
-        eigen_solver="arpack",
-        affinity="precomputed",
-        assign_labels="kmeans",
-        n_init=100 if len(kept) > 2000 else 25,
-        random_state=np.random.RandomState(seed_of(rng) % 2**32),  # their generator: the same draws
-    )
-    with warnings.catch_warnings():
-        # several components are reported in the partition's notes
-        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
-        labels: np.ndarray = clustering.fit_predict(adjacency)
-    return labels.astype(np.int64)
-
-
-def _packed(
-    components: Int[np.ndarray, " kept"], degrees: Float[np.ndarray, " kept"], n_clusters: int
-) -> Int[np.ndarray, " kept"]:
-    """Whole components put into clusters, the largest volume first, each into the emptiest cluster."""
-    volumes = np.bincount(components, weights=degrees)
-    cluster_of = np.empty(len(volumes), dtype=np.int64)
-    filled = np.zeros(n_clusters)
-    for component in np.argsort(-volumes, kind="stable"):
-        emptiest = int(filled.argmin())
-        cluster_of[component] = emptiest
-        filled[emptiest] += volumes[component]
-    packed: np.ndarray = cluster_of[components]
-    return packed
+    operator: NormalizedOperator
+    vectors: Float[np.ndarray, "kept dimensions"]
+    is_connected: bool
