@@ -67,7 +67,7 @@ def _collection(record: Record) -> Collection:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
         raise RecordError(
             f"record '{record.title}' does not hold what a page needs: {'; '.join(problems)} "
-            f"({error.error_count()} in all; modscope/report/content.py describes every part)"
+            f"({error.error_count()} in all; modscope/report/content describes every part)"
         ) from error
     return _with_unique_ids(found)
 
