@@ -113,16 +113,20 @@ class LogitPerGroup:
         progress: float,
     ) -> list[dict[str, Tensor]]:
         """Masked copies of the weights."""
-        groups = estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
-        return [
-            {name: self._masked(weight, self.learning[name], kept) for name, weight in weights.items()}
-            for kept in groups
-        ]
+        groups = self.kept(logits, estimator, n_copies, generator, progress)
+        return [{name: self.masked_weight(name, weight, kept) for name, weight in weights.items()} for kept in groups]
 
-    def _masked(self, weight: Tensor, factors: tuple[Tensor, ...], kept: Tensor) -> Tensor:
+    def kept(
+        self, logits: list[Tensor], estimator: Estimator, n_copies: int, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, ...]:
+        """By how much each group is kept, from 0 to 1, in each of several samples."""
+        return estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
+
+    def masked_weight(self, name: str, weight: Tensor, kept: Tensor) -> Tensor:
+        """One parameter times what is kept of the groups that each of its entries is in."""
         always = torch.cat([kept, kept.new_ones(1)]).to(weight.dtype)  # index -1 reads the last entry: always kept
         masked = weight
-        for groups in factors:
+        for groups in self.learning[name]:
             masked = masked * always[groups.to(kept.device)]
         return masked
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch.func import functional_call
 from modscope.calling import Inputs, arguments, device_of, explained, moved, split_batch
 from modscope.errors import MaskError, ModscopeError, TaskError
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
-from modscope.masks.layout import Layout, LogitPerWeight
+from modscope.masks.group_reads import GroupSampler, UnknownRead, agree
+from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
 from modscope.masks.reads import Moments, SampledOutputs, WeightReads
-from modscope.masks.sampling import Estimator
+from modscope.masks.sampling import Estimator, rao_blackwell
 from modscope.tasks.task import Task, checked_loss
 
 
@@ -35,6 +36,7 @@ class Objective:
         axes: Where examples lie in the outputs (see `batch_axes`).
         read_once: Masked weights that one example reads once, in a linear layer; empty unless there is a logit for
             each weight.
+        groups: Masks what layers read instead of weights, where a logit decides about a group; else None.
         tracked: Weights that collect gradients although they are frozen (the official program's do).
     """
 
@@ -47,6 +49,7 @@ class Objective:
     generator: torch.Generator
     axes: list[int | None]
     read_once: frozenset[str]
+    groups: GroupSampler | None
     tracked: list[Tensor]
 
     def loss(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Tensor, int]:
@@ -68,8 +71,27 @@ class Objective:
 
     def outputs(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Any, Any, int]:
         """Outputs of the whole batch under sampled masks, its targets, and the number of examples."""
+        if isinstance(self.layout, LogitPerGroup) and self.groups is not None:
+            kept = self.layout.kept(logits, estimator, self.n_samples, self.generator, progress)
+            try:
+                return self.grouped_outputs(kept, batch, self.groups)
+            except UnknownRead:  # of a kind that the first batch did not show
+                return self.grouped_outputs(kept, batch, self.groups.one_by_one())
         copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
         return self._run(copies, batch, nullcontext())
+
+    def grouped_outputs(self, kept: tuple[Tensor, ...], batch: Any, groups: GroupSampler) -> tuple[Any, Any, int]:
+        """The same as `outputs`, given by how much each sample keeps each group."""
+        inputs, targets = split_batch(self.model, batch)
+        batch_dim = self.task.batch_dim
+        count = n_examples(inputs, batch_dim)
+        chunks = cut(inputs, 1 if groups.one_run else min(len(kept), count), batch_dim)
+        sizes = [n_examples(chunk, batch_dim) for chunk in chunks]
+        outputs = []
+        for chunk, mode in zip(chunks, groups.modes(kept, self.weights, sizes), strict=True):
+            with mode:
+                outputs.append(_called(self.model, {**self.others, **self.weights}, chunk, self.task))
+        return joined(outputs, self.axes, sizes), moved(targets, device_of(self.model)), count
 
     def thresholded_outputs(self, logits: list[Tensor], batch: Any) -> tuple[Any, Any]:
         """Outputs of the whole batch under the mask of logits above 0, and its targets."""
@@ -114,7 +136,8 @@ def prepared(
     weights = {name: parameter.detach() for name, parameter in masked.items()}
     others = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
     tracked = [weight.requires_grad_() for weight in (*weights.values(), *others.values())] if track_weights else []
-    inputs, targets = split_batch(model, next(task.batches("train")))
+    batch = next(task.batches("train"))
+    inputs, targets = split_batch(model, batch)
     count = n_examples(inputs, task.batch_dim)
     if count < n_samples:
         raise MaskError(
@@ -128,7 +151,28 @@ def prepared(
     _check_loss(model, weights, others, inputs, moved(targets, device_of(model)), task)
     # one sample per output stands for independent samples of its weights: not where weights share a logit
     read_once = reads.once_per_example if isinstance(layout, LogitPerWeight) else frozenset()
-    return Objective(model, task, layout, weights, others, n_samples, generator, axes, read_once, tracked)
+    objective = Objective(model, task, layout, weights, others, n_samples, generator, axes, read_once, None, tracked)
+    if not isinstance(layout, LogitPerGroup):
+        return objective
+    return replace(objective, groups=_sampler(objective, layout, batch))
+
+
+def _sampler(objective: Objective, layout: LogitPerGroup, batch: Any) -> GroupSampler:
+    """All samples in one run of the model, if on one batch that gives what one run per sample gives."""
+    separate = GroupSampler.of(layout)
+    together = separate.together()
+    if together is None or objective.n_samples == 1:
+        return separate
+    logits = layout.initial(0.0, objective.generator.device)
+    draws = torch.Generator(objective.generator.device).manual_seed(0)  # of its own: learning draws as without a trial
+    kept = layout.kept(logits, rao_blackwell, objective.n_samples, draws, 0.0)
+    with torch.no_grad():
+        try:
+            given = objective.grouped_outputs(kept, batch, together)[0]
+        except (UnknownRead, TaskError):
+            return separate
+        wanted = objective.grouped_outputs(kept, batch, separate)[0]
+    return together if agree(wanted, given) else separate
 
 
 def _axes_of(

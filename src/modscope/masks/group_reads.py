@@ -1,0 +1,250 @@
+"""How is a weight read under masks of whole rows and columns? By masking what goes in and what comes out, not it.
+
+A masked column is an input that is multiplied by 0, a masked row an output: no masked copy of the weight is made, and
+no gradient of the weight's size is needed. And since every example can meet a sample of its own, all samples of a step
+fit into one run of the model, where that gives the same outputs as one run per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from modscope.errors import MaskError
+from modscope.masks.chunks import leaves
+from modscope.masks.known_reads import INPUT, KNOWN_READS, OUTPUT, Read
+from modscope.masks.layout import LogitPerGroup
+
+Along: TypeAlias = tuple[int, Tensor]  # an axis of a stored weight, and the group of each index along it
+_ROUNDING = 500  # units of rounding by which the outputs of one run may differ from those of several
+
+
+class UnknownRead(MaskError):
+    """A weight was read in a way that cannot be masked for several samples at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedRead:
+    """A weight, and how its reads are masked.
+
+    Args:
+        weight: What stands in for the parameter while the model runs.
+        factors: By axis of the weight, what each index along it is multiplied by: one row of numbers, or one row per
+            example. None if the groups do not lie along axes.
+        masked: The weight with its groups masked, for any read but a known one; None with a row per example.
+    """
+
+    weight: Tensor
+    factors: Mapping[int, Tensor] | None
+    masked: Callable[[], Tensor] | None
+
+
+class GroupedReads(TorchFunctionMode):
+    """While active, every read of a stand-in is masked."""
+
+    def __init__(self, reads: Mapping[str, MaskedRead]) -> None:
+        super().__init__()
+        self.reads = reads
+        self.names = {id(read.weight): name for name, read in reads.items()}
+        self._copies: dict[str, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not (self._holds_stand_in(args) or self._holds_stand_in(kwargs)):
+            return func(*args, **kwargs)
+        if getattr(func, "__name__", "") == "__get__":
+            value = func(*args, **kwargs)
+            if not isinstance(value, Tensor):  # a shape or a dtype is no read
+                return value
+        known = KNOWN_READS.get(func)
+        read = None if known is None else known(*args, **kwargs)
+        factors = None if read is None else self._factors_for(read)
+        if read is None or factors is None:
+            return func(*self._with_copies(args), **self._with_copies(kwargs))
+        return _masked(read, factors)
+
+    def _factors_for(self, read: Read) -> Mapping[int, Tensor] | None:
+        """What to multiply by around this read; None if it needs a masked copy."""
+        name = self.names.get(id(read.weight))
+        if name is None or id(read.inputs) in self.names or id(read.bias) in self.names:
+            return None
+        factors = self.reads[name].factors
+        return factors if factors is not None and all(axis in read.places for axis in factors) else None
+
+    def _holds_stand_in(self, values: Any) -> bool:
+        # every operation of the model comes through here, so this is kept lean
+        for value in values.values() if isinstance(values, Mapping) else values:
+            if id(value) in self.names:
+                return True
+            if isinstance(value, tuple | list | dict) and self._holds_stand_in(value):
+                return True
+        return False
+
+    def _with_copies(self, values: Any) -> Any:
+        if isinstance(values, Tensor):
+            name = self.names.get(id(values))
+            return values if name is None else self._copy(name)
+        if isinstance(values, Mapping):
+            return {key: self._with_copies(value) for key, value in values.items()}
+        if isinstance(values, tuple | list) and not hasattr(values, "_fields"):
+            return type(values)(self._with_copies(value) for value in values)
+        return values
+
+    def _copy(self, name: str) -> Tensor:
+        masked = self.reads[name].masked
+        if masked is None:
+            raise UnknownRead(f"'{name}' is read in a way that cannot be masked for several samples at once")
+        if name not in self._copies:
+            self._copies[name] = masked()
+        return self._copies[name]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSampler:
+    """Masks what layers read and write by which groups are kept.
+
+    Args:
+        layout: The groups.
+        along: By parameter name, the groups by axis of the parameter; None if they do not lie along axes.
+        one_run: Whether the samples of a step share one run of the model.
+    """
+
+    layout: LogitPerGroup
+    along: Mapping[str, tuple[Along, ...] | None]
+    one_run: bool = False
+
+    @staticmethod
+    def of(layout: LogitPerGroup) -> GroupSampler:
+        """With one run of the model per sample."""
+        masked = {name: groups for name, groups in layout.learning.items() if groups}
+        return GroupSampler(layout, {name: _along(groups, layout.shapes[name]) for name, groups in masked.items()})
+
+    def together(self) -> GroupSampler | None:
+        """The same with all samples in one run; None if a weight needs a masked copy."""
+        return replace(self, one_run=True) if all(found is not None for found in self.along.values()) else None
+
+    def one_by_one(self) -> GroupSampler:
+        """The same with one run per sample."""
+        return replace(self, one_run=False)
+
+    def modes(self, samples: tuple[Tensor, ...], weights: Mapping[str, Tensor], sizes: list[int]) -> list[GroupedReads]:
+        """What is active in each run of the model.
+
+        Args:
+            samples: How much of each group is kept, from 0 to 1, in each sample.
+            weights: The masked parameters.
+            sizes: Examples in each run.
+        """
+        if not self.one_run:
+            return [self._mode(kept, weights) for kept, _ in zip(samples, sizes, strict=False)]
+        (n_examples,) = sizes
+        n_samples = min(len(samples), n_examples)
+        bounds = torch.arange(n_samples + 1) * n_examples // n_samples  # as chunks are cut
+        sample_of = torch.arange(n_samples).repeat_interleave(bounds.diff()).to(samples[0].device)
+        return [self._mode(torch.stack(samples), weights, sample_of)]
+
+    def _mode(self, kept: Tensor, weights: Mapping[str, Tensor], sample_of: Tensor | None = None) -> GroupedReads:
+        factors = self._factors(kept, sample_of)
+        reads = {}
+        for name in self.along:
+            copy = None if self.one_run else self._copy_of(name, weights[name], kept)
+            reads[name] = MaskedRead(weights[name], factors.get(name), copy)
+        return GroupedReads(reads)
+
+    def _factors(self, kept: Tensor, sample_of: Tensor | None) -> dict[str, dict[int, Tensor]]:
+        lying = [(name, axis, groups) for name, found in self.along.items() for axis, groups in found or ()]
+        factors: dict[str, dict[int, Tensor]] = {name: {} for name, found in self.along.items() if found is not None}
+        if not lying:
+            return factors
+        always = F.pad(kept, (0, 1), value=1.0)  # the last entry: always kept
+        # one look-up for all weights, so that its backward pass is one addition, too
+        index = torch.cat([groups for *_, groups in lying]).remainder(always.shape[-1]).to(kept.device)
+        chosen = always.index_select(-1, index)
+        if sample_of is not None:
+            chosen = chosen.index_select(0, sample_of)  # (examples, indices)
+        for (name, axis, _), piece in zip(lying, chosen.split([len(each[2]) for each in lying], dim=-1), strict=True):
+            factors[name][axis] = factors[name][axis] * piece if axis in factors[name] else piece
+        return factors
+
+    def _copy_of(self, name: str, weight: Tensor, kept: Tensor) -> Callable[[], Tensor]:
+        return lambda: self.layout.masked_weight(name, weight, kept)
+
+
+def agree(first: Any, second: Any) -> bool:
+    """Whether two outputs of a model are the same but for rounding."""
+    pairs = zip(leaves(first), leaves(second), strict=True)
+    return all(_close(one, other) for one, other in pairs if isinstance(one, Tensor))
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    if not first.is_floating_point() or not first.numel():
+        return torch.equal(first, second)
+    allowed = _ROUNDING * torch.finfo(first.dtype).eps * float(first.abs().max())
+    return torch.allclose(first, second, rtol=0, atol=allowed, equal_nan=True)
+
+
+def _masked(read: Read, factors: Mapping[int, Tensor]) -> Tensor:
+    inputs, is_masked_after = read.inputs, False
+    for axis, factor in factors.items():
+        if read.places[axis] == INPUT:
+            inputs = _multiplied(inputs, factor, read.channel)
+        is_masked_after |= read.places[axis] != INPUT
+    if not is_masked_after:
+        return read.run(inputs, read.bias)
+    outputs = read.run(inputs, None)
+    for axis, factor in factors.items():
+        if read.places[axis] == OUTPUT:
+            outputs = _multiplied(outputs, factor, read.channel)
+        elif read.places[axis] != INPUT:
+            outputs = outputs * _by_token(read.inputs, factor).unsqueeze(-1).to(outputs.dtype)
+    if read.bias is None:
+        return outputs
+    return outputs + read.bias.reshape(-1, *[1] * (-1 - read.channel))
+
+
+def _multiplied(values: Tensor, factor: Tensor, channel: int) -> Tensor:
+    """Values times a number per channel, or per example and channel; examples lie along the first axis."""
+    factor = factor.to(values.dtype)
+    trailing = [1] * (-1 - channel)
+    if factor.ndim == 1:
+        return values * factor.reshape(-1, *trailing)
+    n_rows, n_examples = values.shape[0], factor.shape[0]
+    between = [1] * (values.ndim + channel - 1)  # axes between the examples and the channels
+    if n_rows in (1, n_examples):  # 1: the same for all examples so far
+        return values * factor.reshape(n_examples, *between, -1, *trailing)
+    if n_rows % n_examples:
+        raise UnknownRead(f"a layer reads {n_rows} rows for {n_examples} examples")
+    of_example: Tensor = values.unflatten(0, (n_examples, -1))  # examples and positions in one axis
+    return (of_example * factor.reshape(n_examples, 1, *between, -1, *trailing)).flatten(0, 1)
+
+
+def _by_token(tokens: Tensor, factor: Tensor) -> Tensor:
+    """The number of each token, or of each example's token."""
+    if factor.ndim == 1:
+        return factor[tokens]
+    if len(tokens) != len(factor):
+        raise UnknownRead(f"an embedding reads {len(tokens)} rows for {len(factor)} examples")
+    return factor.gather(1, tokens.reshape(len(tokens), -1)).reshape(tokens.shape)
+
+
+def _along(groups: tuple[Tensor, ...], shape: torch.Size) -> tuple[Along, ...] | None:
+    """Each array of group numbers as an axis of the parameter and a number per index; None if one varies along two."""
+    found = []
+    for numbers in groups:
+        padded = (1,) * (len(shape) - numbers.ndim) + tuple(numbers.shape)
+        axes = [axis for axis, size in enumerate(padded) if size > 1]
+        if len(axes) > 1:
+            return None
+        axis = axes[0] if axes else 0
+        found.append((axis, numbers.reshape(-1).expand(shape[axis])))
+    return tuple(found)
