@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import modscope.graph.activations as activations
+import modscope.graph.correlations as correlations
+import modscope.graph.strongest as strongest
 from modscope.errors import GraphError
-from modscope.graph.activations import activation_graph, correlation_blocks, ranks
+from modscope.graph.activations import activation_graph
+from modscope.graph.correlations import correlation_blocks, ranks
 from modscope.graph.unit_graph import UnitGraph
 from modscope.partition.quality import n_cut
 from modscope.wiring.trace import read_wiring
@@ -37,7 +39,7 @@ def slow_adjacency(values: np.ndarray, correlate: object) -> np.ndarray:
 @settings(max_examples=20)
 def test_ranks_are_those_of_scipy(seed):
     values = np.random.default_rng(seed).integers(0, 6, (4, 9)).astype(np.float32)
-    np.testing.assert_array_equal(ranks(values), scipy.stats.rankdata(values, axis=1) - 1)
+    np.testing.assert_array_equal(ranks(torch.from_numpy(values)).numpy(), scipy.stats.rankdata(values, axis=1) - 1)
 
 
 @pytest.mark.parametrize(
@@ -65,13 +67,13 @@ def test_the_spearman_graph_is_the_reference():
 def test_above_the_limit_each_unit_keeps_its_strongest_edges(monkeypatch):
     values = np.random.default_rng(0).standard_normal((30, 50)).astype(np.float32)
     full = graph_of(values).adjacency().toarray()
-    monkeypatch.setattr(activations, "SPARSE_ABOVE", 10)
-    monkeypatch.setattr(activations, "N_STRONGEST", 4)
-    monkeypatch.setattr(activations, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(correlations, "SPARSE_ABOVE", 10)
+    monkeypatch.setattr(strongest, "N_STRONGEST", 4)
+    monkeypatch.setattr(strongest, "ROWS_AT_ONCE", 7)
     found = graph_of(values).adjacency().toarray()
-    strongest = np.argsort(full, axis=1)[:, -4:]
+    largest = np.argsort(full, axis=1)[:, -4:]
     is_kept = np.zeros_like(full, dtype=bool)
-    np.put_along_axis(is_kept, strongest, True, axis=1)
+    np.put_along_axis(is_kept, largest, True, axis=1)
     np.testing.assert_allclose(found, np.where(is_kept | is_kept.T, full, 0), atol=1e-6)
 
 

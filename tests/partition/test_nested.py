@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from modscope.errors import PartitionError
-from modscope.graph.activations import correlation_blocks
+from modscope.graph.correlations import correlation_blocks
 from modscope.graph.unit_graph import UnitGraph
 from modscope.graph.weights import chain_graph
 from modscope.partition.leiden import Leiden

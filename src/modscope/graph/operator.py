@@ -17,7 +17,7 @@ from modscope.graph.unit_graph import Block, UnitGraph
 
 # A sparse matrix multiplies about this many times slower per entry than a dense one.
 SPARSE_COST = 12
-MOSTLY_EMPTY = 0.5  # a matrix with a smaller share of it covered is multiplied part by part
+PARTLY_EMPTY = 0.7  # a matrix with a smaller share of it covered is multiplied part by part
 # numpy and scipy on the CPU, torch on a GPU: all three know @, .T and slices, which is all that is asked of them
 Array: TypeAlias = np.ndarray | Tensor
 Matrix: TypeAlias = Array | sp.csr_array
@@ -36,7 +36,7 @@ class NormalizedOperator:
     n_first: int
     half: Matrix
     root_degrees: Float[np.ndarray, " kept"]
-    rectangles: tuple[tuple[slice, slice], ...] = ()  # where `half` is mostly zero: the parts that are not
+    rectangles: tuple[tuple[slice, slice], ...] = ()  # where `half` is partly empty: the parts that are not
 
     @property
     def is_bipartite(self) -> bool:
@@ -170,7 +170,7 @@ def _add(dense: Float[np.ndarray, "first second"], part: _Part) -> None:
 
 
 def _rectangles(parts: list[_Part], shape: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
-    """The parts' places, if they are few, connected, and leave most of the matrix empty; each place once."""
+    """The parts' places, if each is one run of rows and columns, and they leave much of the matrix empty."""
     places = set()
     for part in parts:
         rows, columns = _as_slice(part.rows), _as_slice(part.columns)
@@ -178,7 +178,7 @@ def _rectangles(parts: list[_Part], shape: tuple[int, int]) -> tuple[tuple[slice
             return ()
         places.add((rows.start, rows.stop, columns.start, columns.stop))
     area = sum((bottom - top) * (right - left) for top, bottom, left, right in places)
-    if area > MOSTLY_EMPTY * shape[0] * shape[1] or _overlap(places):
+    if area > PARTLY_EMPTY * shape[0] * shape[1] or _overlap(places):
         return ()
     return tuple((slice(top, bottom), slice(left, right)) for top, bottom, left, right in sorted(places))
 
@@ -196,7 +196,7 @@ def _product(matrix: Matrix, x: Array, rectangles: tuple[tuple[slice, slice], ..
         product: Array = whole @ x
         return product
     shape = (whole.shape[0], *x.shape[1:])
-    total: Any = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=np.float32)
+    total: Any = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=x.dtype)
     for rows, columns in rectangles:
         total[rows] += whole[rows, columns] @ x[columns]
     summed: Array = total

@@ -1,61 +1,41 @@
 """Which value does each unit take on each example?
 
-A unit's value is taken where a layer reads it: at the input of the first layer that does, so after the nonlinearity
-and the norms on the way. That is one place for a unit that many layers write, as in a residual stream. Before the
-nonlinearity, it is taken at the output of the layer that writes it, where exactly one does.
+A unit's value is taken where it is first read: by the first weight that multiplies it, so after the nonlinearity and
+the norms on the way. That is one place for a unit that many layers write, as in a residual stream. Query and key units
+are read by each other, output units by whoever gets the output. Before the nonlinearity, a unit is taken as the weight
+writes it that alone does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from modscope.calling import call, check_model, evaluation_mode, explained, split_batch
 from modscope.errors import GraphError, ModscopeError
+from modscope.graph.places import Moment, Name, Place, Sight, Watch, chosen_places, layout_of, layouts
 from modscope.progress import track
-from modscope.wiring.wiring import Connection, Wiring
+from modscope.wiring.forward.kernels import unfused
+from modscope.wiring.wiring import Wiring
 
 Reduction: TypeAlias = Literal["mean", "spectral", "max_column"]
-Moment: TypeAlias = Literal["before", "after"]
+
+N_TRIED = 2  # examples of the trial that tells where examples lie
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """An input or the output of a layer, and the unit of each of its channels."""
+class UnitValues:
+    """Values of the units that could be read, in float32, on the device of the model."""
 
-    layer: str
-    side: Literal["input", "output"]
-    ids: Int[np.ndarray, " channels"]
-    wanted: Int[np.ndarray, " units"]  # the units whose values are taken here, ascending
-
-    def values(self, operand: Tensor, axis: int, reduction: Reduction) -> Float[Tensor, "examples positions units"]:
-        """One value per example, position (token) and wanted unit."""
-        if axis == 1:  # a map per channel
-            maps = operand.flatten(2) if operand.ndim < 4 else operand
-            per_channel = _reduced(maps, reduction)[:, None]  # (examples, 1, channels)
-        else:
-            per_channel = operand.reshape(len(operand), -1, operand.shape[-1])
-        position = np.searchsorted(self.wanted, self.ids)
-        is_wanted = np.isin(self.ids, self.wanted)
-        if np.array_equal(self.ids[is_wanted], self.wanted):
-            chosen: Tensor = per_channel[..., torch.from_numpy(np.flatnonzero(is_wanted)).to(operand.device)]
-            return chosen
-        order = np.flatnonzero(is_wanted)[np.argsort(position[is_wanted], kind="stable")]
-        channels = per_channel[..., torch.from_numpy(order).to(operand.device)]
-        n_each = len(order) // len(self.wanted)  # a flattened map has one channel per point of it
-        flat = channels.unflatten(-1, (len(self.wanted), n_each))
-        side = round(n_each**0.5)
-        maps = flat.flatten(0, 1).unflatten(-1, (side, -1) if side**2 == n_each else (n_each, 1))
-        values: Tensor = _reduced(maps, reduction).unflatten(0, flat.shape[:2])
-        return values
+    units: Int[np.ndarray, " read"]  # ascending
+    values: Float[Tensor, "examples read"]
 
 
 def unit_values(
@@ -67,136 +47,265 @@ def unit_values(
     moment: Moment,
     reduction: Reduction,
     max_examples: int,
-) -> tuple[Int[np.ndarray, " read"], Float[np.ndarray, "read examples"]]:
-    """The units that could be read, and their values (float32) on the first `max_examples` examples.
+) -> UnitValues:
+    """The units that could be read, and their values on the first `max_examples` examples.
 
-    Where every layer sees the same positions (tokens) each position is an example of its own; otherwise a unit's
+    Where every place sees the same positions (tokens) each position is an example of its own; otherwise a unit's
     mean over its positions is taken.
 
     Raises:
         GraphError: If there is no batch, the model fails on one, no wanted unit can be read, or a value is NaN.
     """
     model = check_model(model)
-    places = _places(model, wiring, wanted, moment)
-    units = np.concatenate([place.wanted for place in places]) if places else np.empty(0, np.int64)
-    if not len(units):
-        raise GraphError("no activation can be read: no layer that is a module of the model reads a wanted unit")
-    parts: list[np.ndarray] = []
-    n_left = max_examples
-    with evaluation_mode(model), torch.no_grad(), _recording(model, places, reduction) as seen:
+    reader = _Reader(model, wiring, wanted, moment, reduction)
+    kept = _Kept(max_examples, n_batches=len(batches) if isinstance(batches, Sized) else None)
+    with evaluation_mode(model), torch.no_grad(), unfused(model):
         for batch in track(batches, "reading activations"):
-            parts.append(_run(model, batch, places, seen)[:, :n_left])
-            n_left -= parts[-1].shape[1]
-            if n_left <= 0:
+            inputs = batch if isinstance(batch, Tensor) else split_batch(model, batch)[0]
+            if n_examples(inputs) == 0:
+                continue
+            kept.add(reader.read(inputs))
+            if kept.is_full:
                 break
-    if not parts:
+    if reader.places is None:
         raise GraphError("there are no batches to read activations from; give at least one")
-    values = np.concatenate(parts, axis=1)
-    order = np.argsort(units)
-    _check_finite(values, units, wiring)
-    return units[order], values[order]
+    values = kept.values
+    _check_finite(values, reader.units, wiring)
+    return UnitValues(reader.units, values)
 
 
-def _run(model: nn.Module, batch: Any, places: list[Place], seen: dict[int, Tensor]) -> Float[np.ndarray, "read ex"]:
-    inputs = batch if isinstance(batch, Tensor) else split_batch(model, batch)[0]
-    seen.clear()
-    try:
-        call(model, inputs)
-    except ModscopeError:
-        raise
-    except Exception as error:
-        raise explained(error, "reading activations", inputs, GraphError) from error
-    if missing := [place.layer for index, place in enumerate(places) if index not in seen]:
+def n_examples(inputs: Any) -> int:
+    """Length of the first axis of the first tensor."""
+    sizes = [leaf.shape[0] for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim]
+    return int(sizes[0]) if sizes else 1
+
+
+class _Reader:
+    """Reads the wanted units on one batch after the other; the first one tells where they are found."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        wiring: Wiring,
+        wanted: Bool[np.ndarray, " units"],
+        moment: Moment,
+        reduction: Reduction,
+    ) -> None:
+        self._model, self._wiring, self._wanted = model, wiring, wanted
+        self._moment, self._reduction = moment, reduction
+        self._watch = Watch(model, wiring, np.flatnonzero(wanted), self._pass_on)
+        self._look: Callable[[Sight], None]
+        self._given: Any = None  # the batch, for messages
+        self._is_tried = False
+        self.places: list[Place] | None = None
+        self.units: Int[np.ndarray, " read"] = np.empty(0, dtype=np.int64)
+
+    def read(self, inputs: Any) -> Float[Tensor, "examples read"]:
+        """The values on one batch; a column for each of `units`."""
+        self._given = inputs
+        if self.places is None or not self._is_tried:
+            self._find(inputs)
+        size = n_examples(inputs)
+        places = {place.name: place for place in self.places or ()}
+        seen: dict[Name, Tensor] = {}
+
+        def keep(sight: Sight) -> None:
+            place = places.get(sight.name)
+            if place is not None and (place.counts_last or sight.name not in seen):
+                seen[sight.name] = _values(sight, place, size, self._reduction)
+
+        self._run(inputs, keep)
+        if missing := [name for name in places if name not in seen]:
+            raise GraphError(
+                f"{self._described(missing[0])} was not run on a batch of {type(inputs).__name__} inputs, but on the "
+                "first one; its units have no values there"
+            )
+        return self._rows([(places[name], values) for name, values in seen.items()])
+
+    def _rows(self, values: list[tuple[Place, Tensor]]) -> Float[Tensor, "examples read"]:
+        has_tokens = len({part.shape[1] for _, part in values}) == 1
+        parts = [(part if has_tokens else part.mean(dim=1, keepdim=True)).flatten(0, 1) for _, part in values]
+        rows = parts[0].new_empty(len(parts[0]), len(self.units))
+        for (place, _), part in zip(values, parts, strict=True):
+            columns = torch.from_numpy(np.searchsorted(self.units, place.units)).to(rows.device)
+            rows[:, columns] = part.to(rows.device)
+        return rows
+
+    def _find(self, inputs: Any) -> None:
+        """Choose places from what goes by in one forward pass, and find the examples there in two more."""
+        few = _first_examples(inputs, N_TRIED)
+        names: dict[Name, Tensor] = {}
+
+        def note(sight: Sight) -> None:
+            names.setdefault(sight.name, sight.ids)
+
+        self._run(few, note)
+        while True:
+            places = chosen_places(names, self._wiring, self._wanted, self._moment)
+            located = self._located(places, few)
+            lost = {place.name for place in places} - {place.name for place in located}
+            if not lost:
+                break
+            names = {name: ids for name, ids in names.items() if name not in lost}
+        if not places:
+            raise GraphError("no activation can be read: no weight of the model reads or writes a wanted unit")
+        self.places, self.units = located, np.sort(np.concatenate([place.units for place in located]))
+        self._is_tried = n_examples(few) > 1
+
+    def _located(self, places: list[Place], few: Any) -> list[Place]:
+        """The places with their layouts, without those where no example can be told from another."""
+        if n_examples(few) == 1:
+            return places
+        by_name = {place.name: place for place in places}
+        sights: dict[Name, Sight] = {}
+        located: dict[Name, Place] = {}
+
+        def keep(sight: Sight) -> None:
+            if sight.name in by_name and (by_name[sight.name].counts_last or sight.name not in sights):
+                sights[sight.name] = replace(sight, tensor=sight.tensor.clone())
+
+        def compare(sight: Sight) -> None:
+            place = by_name.get(sight.name)
+            if place is None or sight.name not in sights or (sight.name in located and not place.counts_last):
+                return
+            layout = layout_of(sights[sight.name], sight, n_examples(few))
+            if layout is not None:
+                located[sight.name] = replace(place, layout=layout)
+
+        self._run(few, keep)
+        self._run(_rolled(few), compare)
+        return [located[place.name] for place in places if place.name in located]
+
+    def _run(self, inputs: Any, look: Callable[[Sight], None]) -> None:
+        self._look = look
+        self._watch.start()
+        try:
+            with self._watch:
+                outputs = call(self._model, inputs)
+        except ModscopeError:
+            raise
+        except Exception as error:
+            raise explained(error, "reading activations", self._given, GraphError) from error
+        self._watch.finish(outputs)
+
+    def _pass_on(self, sight: Sight) -> None:
+        self._look(sight)
+
+    def _described(self, name: Name) -> str:
+        key = name[1]
+        if 0 <= key < len(self._wiring.connections):
+            return f"the layer of weight '{self._wiring.connections[key].parameter}'"
+        return "a product of queries and keys" if key < 0 else "an output"
+
+
+def _values(sight: Sight, place: Place, size: int, reduction: Reduction) -> Float[Tensor, "examples positions units"]:
+    """One value per example, position (token) and unit of the place."""
+    layout = place.layout or next(layouts(sight, size), None)
+    if layout is None or sight.tensor.shape[layout.axis] % size:
         raise GraphError(
-            f"layer '{missing[0]}' was not called on {type(inputs).__name__} inputs; its units have no values"
+            f"{size} examples do not fit what a layer sees, {tuple(sight.tensor.shape)}; give all batches in one form"
         )
-    values = [seen[index] for index in range(len(places))]
-    if len({value.shape[1] for value in values}) > 1:
-        values = [value.mean(dim=1, keepdim=True) for value in values]
-    rows = torch.cat([value.flatten(0, 1).float().cpu() for value in values], dim=1)  # (examples, units)
-    return np.ascontiguousarray(rows.numpy().T)
-
-
-@contextmanager
-def _recording(model: nn.Module, places: list[Place], reduction: Reduction) -> Iterator[dict[int, Tensor]]:
-    """Values of each place, by its index, as the model runs; the first call of a layer counts."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(index: int, module: nn.Module, arguments: Any, output: Any = None) -> None:
-        place = places[index]
-        operand = arguments[0] if place.side == "input" else output
-        if index not in seen and isinstance(operand, Tensor):
-            seen[index] = place.values(operand, _channel_axis(module), reduction)
-
-    handles = []
-    for index, place in enumerate(places):
-        module = model.get_submodule(place.layer)
-        register = module.register_forward_pre_hook if place.side == "input" else module.register_forward_hook
-        handles.append(register(partial(keep, index)))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _places(model: nn.Module, wiring: Wiring, wanted: Bool[np.ndarray, " units"], moment: Moment) -> list[Place]:
-    """Where each wanted unit is read: one place per unit, the first that serves."""
-    connections = [connection for connection in wiring.connections if connection.kind == "weight"]
-    is_hidden = np.array([group.kind == "hidden" for group in wiring.groups], dtype=bool)[wiring.group_of]
-    inputs = [(connection, "input") for connection in connections]
-    outputs = [(connection, "output") for connection in connections]
-    open_units, places = wanted.copy(), []
-    for connection, side in [*outputs, *inputs] if moment == "before" else [*inputs, *outputs]:
-        ids = _channel_ids(model, connection, side)
-        if ids is None:
-            continue
-        units, counts = np.unique(ids[ids >= 0], return_counts=True)
-        units = units[open_units[units]]
-        if side == "output" and moment == "before":
-            units = units[is_hidden[units]]  # what is added to a stream is not the stream's value
-        if not len(units) or (side == "output" and counts.max() > 1):
-            continue
-        open_units[units] = False
-        places.append(Place(connection.layer, side, ids, units))  # type: ignore[arg-type]
-    return places
-
-
-def _channel_ids(model: nn.Module, connection: Connection, side: str) -> Int[np.ndarray, " channels"] | None:
-    """Unit of each channel that the layer reads or writes; None where the layer is no module with such channels."""
-    try:
-        module = model.get_submodule(connection.layer)
-    except AttributeError:
-        return None
-    ids = connection.sources if side == "input" else connection.targets
-    if isinstance(module, nn.modules.conv._ConvNd):
-        n_channels = module.in_channels if side == "input" else module.out_channels
-        if side == "input" and module.groups > 1 and ids.shape[0] > 1:
-            ids = ids[:: len(ids) // module.groups]  # each group of output channels reads channels of its own
-    elif isinstance(module, nn.Linear):
-        n_channels = module.in_features if side == "input" else module.out_features
-    elif type(module).__name__ == "Conv1D" and connection.weight.ndim == 2:  # Hugging Face's transposed linear layer
-        n_channels = connection.weight.shape[0 if side == "input" else 1]
+    tensor, ids = layout.examples_first(sight, size)
+    if sight.has_maps:
+        maps = tensor.flatten(0, 1)  # (examples x positions, channels, *map)
+        entries = _reduced(maps, reduction).unflatten(0, tuple(tensor.shape[:2]))
     else:
-        return None
-    return ids.ravel() if ids.size == n_channels else None
+        along = [axis for axis in range(1, ids.ndim) if ids.shape[axis] > 1]
+        others = [axis for axis in range(1, ids.ndim) if axis not in along]
+        entries = tensor.permute(0, *others, *along).flatten(1 + len(others)) if along else tensor.unsqueeze(-1)
+        entries = entries.reshape(size, -1, entries.shape[-1])
+        ids = ids.permute(0, *others, *along)
+    return _by_unit(entries.float(), ids.flatten().cpu().numpy(), place.units, reduction)
 
 
-def _channel_axis(module: nn.Module) -> int:
-    return 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
+def _by_unit(
+    entries: Float[Tensor, "examples positions entries"],
+    ids: Int[np.ndarray, " entries"],
+    units: Int[np.ndarray, " units"],
+    reduction: Reduction,
+) -> Float[Tensor, "examples positions units"]:
+    """One value per unit; a flattened map has an entry for each point of it, in order."""
+    kept = np.flatnonzero(np.isin(ids, units))
+    order = kept[np.argsort(ids[kept], kind="stable")]
+    chosen = entries if np.array_equal(order, np.arange(len(ids))) else entries[..., _index(order, entries)]
+    counts = np.unique(ids[order], return_counts=True)[1]
+    if counts.max() == 1:
+        return chosen
+    if counts.min() < counts.max():  # no map: a unit that stands in several entries
+        owners = _index(np.repeat(np.arange(len(units)), counts), entries)
+        sums = entries.new_zeros(*entries.shape[:2], len(units)).index_add_(2, owners, chosen)
+        return sums / _index(counts, entries)
+    n_each = int(counts[0])
+    side = round(n_each**0.5)
+    maps = chosen.unflatten(-1, (len(units), n_each)).flatten(0, 1)
+    maps = maps.unflatten(-1, (side, -1) if side**2 == n_each else (n_each, 1))
+    reduced: Tensor = _reduced(maps, reduction).unflatten(0, tuple(entries.shape[:2]))
+    return reduced
+
+
+def _index(numbers: Int[np.ndarray, " n"], beside: Tensor) -> Tensor:
+    return torch.from_numpy(numbers).to(beside.device)
 
 
 def _reduced(maps: Float[Tensor, "examples channels *map"], reduction: Reduction) -> Float[Tensor, "examples channels"]:
     """One number per map: its mean, its largest singular value, or the largest column sum of absolute values."""
     if reduction == "mean":
-        return maps.flatten(2).mean(dim=2)
+        return maps.flatten(2).mean(dim=2, dtype=torch.float32)
     matrices = maps.flatten(3) if maps.ndim > 4 else maps.reshape(*maps.shape[:3], -1)
     norms: Tensor = torch.linalg.matrix_norm(matrices.float(), ord=2 if reduction == "spectral" else 1)
     return norms
 
 
-def _check_finite(values: Float[np.ndarray, "read examples"], units: np.ndarray, wiring: Wiring) -> None:
-    is_bad = ~np.isfinite(values).all(axis=1)
+def _first_examples(inputs: Any, count: int) -> Any:
+    return _of_each(inputs, lambda tensor: tensor[:count])
+
+
+def _rolled(inputs: Any) -> Any:
+    return _of_each(inputs, lambda tensor: tensor.roll(1, 0))
+
+
+def _of_each(inputs: Any, op: Callable[[Tensor], Tensor]) -> Any:
+    """Inputs with something done to every tensor that has an entry for each example."""
+    size = n_examples(inputs)
+
+    def done(leaf: Any) -> Any:
+        return op(leaf) if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == size else leaf
+
+    return tree_map(done, inputs)
+
+
+class _Kept:
+    """The values so far, in memory that is taken once where the number of batches is known."""
+
+    def __init__(self, max_examples: int, n_batches: int | None) -> None:
+        self._max, self._n_batches = max_examples, n_batches
+        self._rows: Tensor | None = None
+        self._n = 0
+
+    def add(self, rows: Float[Tensor, "examples read"]) -> None:
+        """Keep these too, as many as are wanted."""
+        rows = rows[: self._max - self._n]
+        if self._rows is None:
+            self._rows = rows.new_empty(min(self._max, len(rows) * (self._n_batches or 1)), rows.shape[1])
+        end = self._n + len(rows)
+        if end > len(self._rows):
+            more = max(min(self._max, 2 * len(self._rows)), end) - len(self._rows)
+            self._rows = torch.cat([self._rows, self._rows.new_empty(more, rows.shape[1])])
+        self._rows[self._n : end] = rows
+        self._n = end
+
+    @property
+    def is_full(self) -> bool:
+        return self._n >= self._max
+
+    @property
+    def values(self) -> Float[Tensor, "examples read"]:
+        return self._rows[: self._n] if self._rows is not None else torch.empty(0, 0)
+
+
+def _check_finite(values: Float[Tensor, "examples read"], units: np.ndarray, wiring: Wiring) -> None:
+    low, high = torch.aminmax(values, dim=0)  # NaN comes through
+    is_bad = ~(torch.isfinite(low) & torch.isfinite(high)).cpu().numpy()
     if is_bad.any():
         name = wiring.groups[wiring.group_of[units[is_bad][0]]].name
         raise GraphError(f"{int(is_bad.sum())} units (first in group '{name}') take NaN or infinite values on the data")

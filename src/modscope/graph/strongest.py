@@ -1,0 +1,99 @@
+"""Which are the strongest edges of each unit, when all pairs are too many to keep?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from modscope.progress import track
+
+N_STRONGEST = 64
+ROWS_AT_ONCE = 512
+LONG = 2  # so many times the edges that are kept are on the list before it is thinned out
+
+
+def strongest_edges(
+    values: Float[Tensor, "examples units"], multiply: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Int[np.ndarray, " edges"], Int[np.ndarray, " edges"], Float[np.ndarray, " edges"]]:
+    """The edges that at least one of their two units counts among its strongest: lower unit, higher unit, size.
+
+    Each pair is measured once, a strip of units at a time; a pair is kept for as long as it is among the strongest
+    of one of its units so far. Memory grows with the number of units, not with that of pairs.
+
+    Args:
+        values: A column for each unit.
+        multiply: (some columns, other columns) -> sizes of the edges between them, >= 0.
+    """
+    n_units = values.shape[1]
+    running = _Running(n_units, min(N_STRONGEST, n_units - 1), values.device)
+    for start in track(range(0, n_units, ROWS_AT_ONCE), "correlating activations"):
+        stop = min(start + ROWS_AT_ONCE, n_units)
+        sizes = multiply(values[:, start:stop], values[:, start:])
+        sizes[:, : stop - start].triu_(1)  # each pair once
+        running.offer(start, sizes)
+    return running.edges()
+
+
+class _Running:
+    """The strongest edges of each unit so far. Offers gather in a list, which is thinned out when it has grown long."""
+
+    def __init__(self, n_units: int, n_kept: int, device: torch.device) -> None:
+        self._n_units, self._n_kept = n_units, n_kept
+        self._weakest = torch.zeros(n_units, device=device)  # an edge has to be larger than that
+        self._owners: list[Tensor] = []
+        self._others: list[Tensor] = []
+        self._sizes: list[Tensor] = []
+        self._n_offers = 0
+
+    def offer(self, start: int, sizes: Float[Tensor, "some rest"]) -> None:
+        """Edges from units `start`, `start + 1`, ... to themselves and all later units; zero: none."""
+        if start == 0:  # nothing to beat yet: everything would be on the list
+            self._take(start, *_top(sizes, self._n_kept), sizes)
+            columns, rows = _top(sizes.T, self._n_kept)
+            self._take(start, columns, rows, sizes.T)
+            self._thin_out()
+            return
+        row, column = torch.nonzero(sizes > self._weakest[start : start + len(sizes), None], as_tuple=True)
+        self._take(start, row, column, sizes)
+        row, column = torch.nonzero(sizes > self._weakest[start:], as_tuple=True)
+        self._take(start, column, row, sizes.T)
+        if self._n_offers > LONG * self._n_kept * self._n_units:
+            self._thin_out()
+
+    def _take(self, start: int, owners: Tensor, others: Tensor, sizes: Float[Tensor, "owners others"]) -> None:
+        self._owners.append(owners + start)
+        self._others.append(others + start)
+        self._sizes.append(sizes[owners, others])
+        self._n_offers += len(owners)
+
+    def _thin_out(self) -> None:
+        """Keep each unit's strongest; of equal ones those that were offered first."""
+        owners, others, sizes = (torch.cat(parts) for parts in (self._owners, self._others, self._sizes))
+        # sizes are in (0, 1]: there the bits of a float32, read as a whole number, are in the order of the numbers
+        order = torch.sort((owners << 32) - sizes.view(torch.int32), stable=True).indices
+        counts = torch.bincount(owners, minlength=self._n_units)
+        owners = owners[order]
+        rank = torch.arange(len(owners), device=owners.device) - (torch.cumsum(counts, 0) - counts)[owners]
+        self._weakest[owners[rank == self._n_kept - 1]] = sizes[order[rank == self._n_kept - 1]]
+        kept = order[rank < self._n_kept]
+        self._owners, self._others, self._sizes = [owners[rank < self._n_kept]], [others[kept]], [sizes[kept]]
+        self._n_offers = len(kept)
+
+    def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each edge once, though both of its units may keep it."""
+        self._thin_out()
+        unit, other, sizes = (parts[0].cpu().numpy() for parts in (self._owners, self._others, self._sizes))
+        low, high = np.minimum(unit, other), np.maximum(unit, other)
+        first = np.unique(low * self._n_units + high, return_index=True)[1]
+        return low[first], high[first], sizes[first]
+
+
+def _top(sizes: Float[Tensor, "owners others"], count: int) -> tuple[Tensor, Tensor]:
+    """Owner and other of the largest sizes of each owner, those above zero."""
+    found, others = sizes.topk(min(count, sizes.shape[1]), dim=1)
+    owners = torch.arange(len(sizes), device=sizes.device)[:, None].expand(others.shape)
+    return owners[found > 0], others[found > 0]
