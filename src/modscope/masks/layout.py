@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,9 +15,24 @@ from modscope.masks.sampling import Estimator
 from modscope.partition.partition import Partition
 from modscope.wiring.wiring import Wiring
 
-# A name of NAMED_GRANULARITIES, a Partition (one logit per cluster), or group numbers per entry of a parameter,
-# broadcastable to it, -1 = always kept.
-Granularity: TypeAlias = str | Partition | Mapping[str, Tensor]
+
+@runtime_checkable
+class Grouping(Protocol):
+    """Groups that know themselves how their logits lie, such as `RandomGroups`."""
+
+    @property
+    def needs_wiring(self) -> bool:
+        """Whether the wiring must be known."""
+        ...
+
+    def layout(self, parameters: Mapping[str, nn.Parameter], wiring: Wiring | None) -> Layout:
+        """How the logits lie."""
+        ...
+
+
+# A name of NAMED_GRANULARITIES, a Partition (one logit per cluster), group numbers per entry of a parameter,
+# broadcastable to it, -1 = always kept, or a Grouping.
+Granularity: TypeAlias = str | Partition | Mapping[str, Tensor] | Grouping
 _BOTH = ("sources", "targets")
 _SIDES = {"row": ("targets",), "column": ("sources",)}  # which of a weight's units decide about it
 NAMED_GRANULARITIES = ("weight", "row", "column", "unit", "head", "layer", "block")
@@ -159,8 +174,11 @@ def layout_of(granularity: Granularity, parameters: Mapping[str, nn.Parameter], 
     needs_wiring(granularity)  # refuses unknown names
     if isinstance(granularity, Mapping):
         return _given_groups(granularity, shapes)
-    if wiring is None:
+    if wiring is None and needs_wiring(granularity):
         raise MaskError(f"granularity {granularity!r} needs the wiring; give wiring=read_wiring(model, inputs)")
+    if isinstance(granularity, Grouping):
+        return granularity.layout(parameters, wiring)
+    assert wiring is not None  # every other granularity needs it
     return _wired_groups(granularity, shapes, wiring)
 
 
@@ -172,6 +190,8 @@ def needs_wiring(granularity: Granularity) -> bool:
     """
     if isinstance(granularity, Mapping | Partition):
         return isinstance(granularity, Partition)
+    if isinstance(granularity, Grouping):
+        return granularity.needs_wiring
     if granularity not in NAMED_GRANULARITIES:
         known = ", ".join(NAMED_GRANULARITIES)
         raise MaskError(f"granularity must be one of {known}, a Partition or a mapping, got {granularity!r}")
