@@ -8,9 +8,11 @@ from torch import nn
 from modscope.alignment import alignment
 from modscope.analysis.analyze import analyze
 from modscope.analysis.run import Run
+from modscope.analysis.stages import numbers_around
 from modscope.errors import PartitionError, RecordError, TaskError, WiringError
 from modscope.masks.learner import MaskLearner
 from modscope.models.mlp import mlp
+from modscope.partition.leiden import Leiden
 from modscope.partition.spectral import Spectral
 from modscope.records import Record
 from modscope.report.content import Analysis
@@ -105,6 +107,35 @@ def test_without_tasks_only_structure_is_tested(network: nn.Module):
     Analysis.model_validate(run.content)
 
 
+def test_structure_is_tested_at_five_numbers_of_clusters_around_the_chosen_one(run: Run):
+    assert numbers_around(12, 1818) == (6, 9, 12, 18, 24)
+    assert numbers_around(2, 100) == (2, 3, 4)
+    assert numbers_around(12, 40) == (6, 9, 12, 18)  # two units a cluster at least
+    sweep, structure = run.results.sweep, run.results.clusterability
+    assert sweep.n_clusters == (2, 3, 4, 6)
+    assert sweep.n_cuts[3] == pytest.approx(structure.n_cut)
+    for null, test in structure.items():  # both have 19 samples here: the same ones
+        assert sweep[null][3].null_samples == pytest.approx(test.null_samples)
+    points = Analysis.model_validate(run.content).tests.sweep.points
+    assert [point.k for point in points] == [2, 3, 4, 6]
+    assert "at 2, 3, 4 and 6 modules" in run.content["texts"]["methods"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"sweep": ()}, "were not tried in this run"),
+        ({"partitioner": Leiden()}, "Leiden finds the number of modules by itself"),
+        ({"sweep": (2, 900)}, "900 clusters were asked for"),
+    ],
+)
+def test_a_run_without_a_sweep_says_why(network: nn.Module, settings: dict, why: str):
+    run = quick(network, (), **settings)
+    assert run.results.sweep is None
+    assert why in Analysis.model_validate(run.content).tests.sweep.why
+    assert "The test was repeated" not in run.content["texts"]["methods"]
+
+
 def test_one_task_gives_importance_but_no_verdict_on_function(network: nn.Module, tasks: list[Task]):
     states = {verdict.key: verdict.state for verdict in quick(network, tasks[0]).verdicts}
     assert states["function"] == "na"
@@ -155,7 +186,13 @@ def test_more_clusters_than_units_are_refused(network: nn.Module, tasks: list[Ta
 def test_every_result_of_a_run_becomes_a_record_that_survives_a_file(run: Run, tmp_path):
     results = run.results
     assert results is not None
-    found = [results.clusterability, results.specialization, results.specialization.overlap, results.importance]
+    found = [
+        results.clusterability,
+        results.sweep,
+        results.specialization,
+        results.specialization.overlap,
+        results.importance,
+    ]
     bridge = alignment(run.mask_set, results.wiring, run.partition, n_samples=19)
     found += [bridge, bridge.raw, run.partition, run.mask_set, run.mask_set["first"], run]
     for number, result in enumerate(found):

@@ -103,6 +103,24 @@ def made_up_ncut(rng: np.random.Generator, z_weak: float, z_strict: float) -> di
     return {"observed": 2.61, "k": 4, "nulls": nulls}
 
 
+def made_up_sweep(rng: np.random.Generator, depth_weak: float, depth_strict: float) -> dict:
+    numbers = [2, 3, 4, 6, 8]
+    bands = []
+    for name, label, depth in [
+        ("shuffle_weights", "weights shuffled in each layer", depth_weak),
+        ("keep_unit_scale", "shuffled, each unit keeps its scale", depth_strict),
+    ]:
+        gaps = []
+        for k in numbers:
+            half = 0.01 * k + float(rng.uniform(0, 0.004))
+            gap = -depth * 0.05 * k
+            ends = {"low": -half, "high": half, "min": -1.6 * half, "max": 1.5 * half}
+            p = 0.025 if gap < -1.6 * half else 0.4
+            gaps.append({"gap": gap, **ends, "z": gap / half * 1.6, "p": p, "p_adjusted": p})
+        bands.append({"id": name, "label": label, "p_in_all": gaps[-1]["p"], "n_null": 39, "gaps": gaps})
+    return {"points": [{"k": k, "ncut": 0.8 * k - 0.6, "stability": 0.9} for k in numbers], "bands": bands}
+
+
 def made_up_lesions(rng: np.random.Generator, sizes: np.ndarray, strength: float) -> dict:
     rows = []
     for module in range(len(sizes)):
@@ -185,7 +203,10 @@ def made_up_analysis(name: str, title: str, text: str, states: str, strength: fl
             "masks": {"why": "The masks came out empty: this network does not do the tasks."}
             if is_empty
             else made_up_masks(rng, 0.6 + 0.4 * strength),
-            "tests": {"ncut": made_up_ncut(rng, -12 * strength, -11 * strength if strength > 0.8 else 0.4)},
+            "tests": {
+                "ncut": made_up_ncut(rng, -12 * strength, -11 * strength if strength > 0.8 else 0.4),
+                "sweep": made_up_sweep(rng, strength, strength if strength > 0.8 else -0.1),
+            },
             "lesions": made_up_lesions(rng, sizes, strength),
             "bridge": {"why": "There are no masks to compare with."} if is_empty else made_up_bridge(rng, 4, strength),
             "texts": {

@@ -58,6 +58,31 @@ def test_the_observed_n_cut_is_counted_against_every_null(network):
     assert said.table.rows[0][:4] == ("shuffled", "2.000", "2.250", "−2.0")
 
 
+def gap_of(gap: float, p_adjusted: float) -> dict:
+    return {"gap": gap, "low": -0.1, "high": 0.1, "min": -0.2, "max": 0.2, "p": 0.02, "p_adjusted": p_adjusted}
+
+
+def test_a_sweep_names_the_numbers_that_hold_after_correction_and_the_widest_gap(network):
+    points = [{"k": k, "ncut": float(k), "stability": 0.5} for k in (2, 4, 8)]
+    bands = [
+        ("shuffled", 0.02, [gap_of(-0.1, 0.3), gap_of(-0.4, 0.02), gap_of(-0.2, 0.04)]),
+        ("scaled", 0.02, [gap_of(-0.3, 0.02), gap_of(-0.4, 0.02), gap_of(-0.5, 0.02)]),
+        ("rewired", 0.6, [gap_of(0.1, 0.6), gap_of(0.3, 1.0), gap_of(-0.05, 0.8)]),
+    ]
+    bands = [{"id": a, "label": a, "p_in_all": p, "n_null": 49, "gaps": gaps} for a, p, gaps in bands]
+    said = about_clusters.sweep(network(tests={"sweep": {"points": points, "bands": bands}}))
+    assert said.finding == (
+        "Below shuffled: at 4 and 8 (p\u00a00.020 in all); the gap is widest at 4. "
+        "Below scaled: at every number tried (p\u00a00.020 in all); the gap is widest at 8. "
+        "Not below rewired: at none of 2, 4 and 8 (p\u00a00.600 in all)."
+    )
+    assert said.table.rows[1] == (
+        "shuffled", "4", "4.000", "−0.400", "−0.100 to 0.100", "−0.200 to 0.200", "–", "0.020", "0.020", "0.50",
+    )  # fmt: skip
+    assert about_clusters.sweep(network(tests={"sweep": {"why": "Not run."}})).missing == "Not run."
+    assert "not tried" in about_clusters.sweep(network(tests={"ncut": None})).missing
+
+
 def test_a_module_that_is_a_layer_is_flagged(network):
     modules = [{"n": 10, "by_layer": [0, 9, 1, 0, 0]}, *({"n": 4, "by_layer": [1, 1, 1, 1, 0]} for _ in range(3))]
     said = about_clusters.composition(network(modules=modules))

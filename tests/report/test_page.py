@@ -19,6 +19,7 @@ from modscope.records import Record
 from modscope.report import page, write_report
 
 ASSETS = Path(page.__file__).parent / "assets"
+GAP = {"gap": 0.0, "low": 0.0, "high": 0.0, "min": 0.0, "max": 0.0, "p": 1.0, "p_adjusted": 1.0}
 # Machado, Oliveira & Fernandes 2009: full protanopia, deuteranopia, tritanopia, in linear RGB.
 VISION = {
     "normal": np.eye(3),
@@ -144,6 +145,11 @@ def test_what_is_no_result_is_refused_in_words(tmp_path, given, error, words):
         ("tasks", [{"id": "left", "label": "left"}], "performance needs one accuracy per task"),
         ("modules", [], "name a module"),
         ("run", {"id": "a", "title": 3}, r"run\.title"),
+        (
+            "tests",
+            {"sweep": {"points": [], "bands": [{"id": "a", "label": "a", "p_in_all": 1, "n_null": 1, "gaps": [GAP]}]}},
+            r"one gap per point \(0\)",
+        ),
     ],
 )
 def test_a_record_whose_parts_do_not_fit_is_refused_and_the_part_named(tmp_path, made_up_single, part, value, words):

@@ -50,9 +50,10 @@ PAYLOADS = [
 # Kept in the record, never shown: names that only join parts, and remarks for other programs.
 NOT_SHOWN = {
     "RunInfo.id", "RunInfo.hash", "RunInfo.device", "DataInfo.hash", "TaskInfo.id", "TaskInfo.metric", "Layer.id",
-    "Test.correction", "Null.id", "Null.keeps", "Control.id", "Cell.control", "Cell.task", "Agreement.control",
-    "Share.pair", "Density.task", "Performance.task", "Lesion.task", "Lesion.layer", "Lesions.ablation",
-    "Lesions.test.unit", "Reference.url", "Module.name", "Layer.unit_labels", "Layer.sides", "Missing.why",
+    "Test.correction", "SweepBand.id", "Null.id", "Null.keeps", "Control.id", "Cell.control", "Cell.task",
+    "Agreement.control", "Share.pair", "Density.task", "Performance.task", "Lesion.task", "Lesion.layer",
+    "Lesions.ablation", "Lesions.test.unit", "Reference.url", "Module.name", "Layer.unit_labels", "Layer.sides",
+    "Missing.why",
 }  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def test_the_page_draws_every_figure_without_a_request_or_an_error(browse, made_
     assert visit.requests == ()
     assert "This figure could not be drawn" not in re.sub(r"(?s)<script.*?</script>", "", visit.dom)
     shown = re.findall(r'<figure class="[^"]*" id="f-([\w-]+)" data-kind="\w+" data-run="(?:pruned)?"[^>]*>', visit.dom)
-    assert len(shown) == 12
+    assert len(shown) == 13
     for figure in shown:
         body = visit.dom.split(f'id="f-{figure}"')[1].split("</figure>")[0]
         assert re.search(r'class="plot".*?<svg.*?<(rect|circle|path)', body, re.DOTALL), f"figure {figure} is empty"

@@ -42,6 +42,14 @@ FAULTS = r"""
 """
 # Networks at the edge of what the schema allows: each replaces some parts of an ordinary one.
 ZERO = {"effect": 0.0, "z": None, "p": 1.0}
+GAP = {"gap": 0.0, "low": 0.0, "high": 0.0, "min": 0.0, "max": 0.0, "z": None, "p": 1.0, "p_adjusted": 1.0}
+
+
+def sweep_of(numbers: list[int], gaps: list[dict]) -> dict:
+    points = [{"k": k, "ncut": 1234.5 * k} for k in numbers]
+    return {"points": points, "bands": [{"id": "a", "label": "a" * 90, "p_in_all": 1.0, "n_null": 1, "gaps": gaps}]}
+
+
 EDGES = {
     "no modules": {"modules": [], "units": None, "edges": None, "lesions": None, "bridge": None},
     "one layer": {
@@ -64,6 +72,9 @@ EDGES = {
     "no null samples": {
         "tests": {"ncut": {"observed": 3.0, "k": 1, "nulls": [{"id": "a", "label": "a", "samples": [], "test": ZERO}]}}
     },
+    "one number in the sweep": {"tests": {"sweep": sweep_of([4], [GAP])}},
+    "a sweep without a null": {"tests": {"sweep": {"points": [{"k": 4, "ncut": 0.0}], "bands": []}}},
+    "a sweep over many numbers": {"tests": {"sweep": sweep_of(list(range(2, 60)), [GAP | {"gap": -0.1}] * 58)}},
     "bare lesions": {
         "lesions": {"ablation": "zero", "rows": [{"module": 0, "n_units": 0, "task": "left", "drop": -0.2}]}
     },

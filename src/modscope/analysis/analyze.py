@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from torch import nn
 
-from modscope.alignment import Alignment, alignment
 from modscope.analysis.answer_content import (
     bridge_content,
     lesions_content,
@@ -28,9 +26,16 @@ from modscope.analysis.network_content import (
     units_content,
 )
 from modscope.analysis.run import Results, Run
+from modscope.analysis.stages import (
+    bridge_of,
+    controls_of,
+    importance_of,
+    learned_masks,
+    specialization_of,
+    sweep_of,
+)
 from modscope.analysis.texts import texts_content
 from modscope.analysis.verdicts import (
-    NO_TASKS,
     Verdict,
     bridge_verdict,
     function_verdict,
@@ -38,25 +43,17 @@ from modscope.analysis.verdicts import (
     structure_verdict,
 )
 from modscope.calling import Inputs, check_model
-from modscope.errors import LesionError, MaskError, PartitionError
 from modscope.graph.weights import weight_graph
-from modscope.jobs.executors import map_in_order
-from modscope.lesions.importance import Importance, importance
-from modscope.masks.controls import MaskControls, mask_controls
-from modscope.masks.learner import learn_masks
 from modscope.masks.mask import Mask, MaskSet
-from modscope.masks.specialization import Specialization, specialization
 from modscope.nulls import NullModel
-from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability, clusterability
+from modscope.partition.clusterability import STRICTER, WEAKER, clusterability
 from modscope.partition.dust import Partitioner
 from modscope.partition.spectral import Spectral
 from modscope.randomness import Rng, seed_of
 from modscope.tasks.task import Task, as_tasks, evaluate
 from modscope.wiring.trace import read_wiring
-from modscope.wiring.wiring import Wiring
 
 N_NULL_SAMPLES = 100
-N_REMOVALS = 39  # of random weights, per pair of tasks
 
 
 def analyze(
@@ -68,6 +65,7 @@ def analyze(
     learner: Callable[..., Mask] | None = None,
     n_seeds: int = 2,
     nulls: str | NullModel | Sequence[str | NullModel] = (WEAKER, STRICTER),
+    sweep: Sequence[int] | None = None,
     n_samples: int | None = None,
     rng: Rng = 0,
     executor: Executor | None = None,
@@ -83,8 +81,11 @@ def analyze(
         learner: Learns the masks; `MaskLearner()` if not given.
         n_seeds: Masks per task; two show how far two runs of one task agree, which p_specialize needs.
         nulls: Null models of structure; the verdict needs the two defaults.
-        n_samples: Random draws of every test. If not given: 100 null samples of structure, 39 random removals of
-            weights per pair of tasks, and of all other tests the fewest that let one finding survive the correction.
+        sweep: Further numbers of clusters at which structure is tested, for the report (`sweep_n_clusters`); if not
+            given, five from half to twice the partitioner's; () = none.
+        n_samples: Random draws of every test. If not given: 100 null samples of structure, 39 for the sweep, 39 random
+            removals of weights per pair of tasks, and of all other tests the fewest that let one finding survive the
+            correction.
         rng: Seed, or a generator that one seed is drawn from.
         executor: Where masks are learned and samples drawn; None = this process. Results do not depend on it.
         name: What the network is called; its class if not given.
@@ -101,26 +102,29 @@ def analyze(
         evaluations = [evaluate(model, task) for task in tasks]
         wiring = read_wiring(model, example_inputs)
         graph = weight_graph(wiring)
+    partitioner = Spectral() if partitioner is None else partitioner
     with watch("structure"):
         structure = clusterability(
             graph,
-            Spectral() if partitioner is None else partitioner,
+            partitioner,
             nulls=nulls,
             n_samples=N_NULL_SAMPLES if n_samples is None else n_samples,
             rng=seed,
             executor=executor,
         )
+    with watch("sweep"):
+        swept, why_no_sweep = sweep_of(graph, partitioner, sweep, nulls, n_samples, seed, executor)
     with watch("masks"):
-        masks = _masks(model, wiring, tasks, learner, n_seeds, seed, executor)
+        masks = learned_masks(model, wiring, tasks, learner, n_seeds, seed, executor)
     with watch("function"):
-        controls = _controls(model, masks, tasks, learner, seed, executor)
+        controls = controls_of(model, masks, tasks, learner, seed, executor)
         failed = {control.task: control.reason for control in controls if not control.passes}
-        special = None if masks is None else _specialization(model, masks, tasks, failed, n_samples, seed)
+        special = None if masks is None else specialization_of(model, masks, tasks, failed, n_samples, seed)
     with watch("importance"):
-        lesions, why_no_lesions = _importance(model, wiring, structure, tasks, n_samples, seed, executor)
+        lesions, why_no_lesions = importance_of(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):
         found = [task for task in tasks if task.name not in failed]
-        bridge, why_no_bridge = _bridge(model, masks, found, wiring, structure, n_samples, seed)
+        bridge, why_no_bridge = bridge_of(model, masks, found, wiring, structure, n_samples, seed)
 
     verdicts = (
         function_verdict(special, failed),
@@ -128,107 +132,18 @@ def analyze(
         importance_verdict(lesions, why_no_lesions),
         bridge_verdict(bridge, why_no_bridge),
     )
-    results = Results(wiring, graph, structure, controls, special, lesions, bridge)
+    results = Results(wiring, graph, structure, controls, special, lesions, bridge, swept)
     content = {
         "run": {"id": name, "title": name, "seed": seed},
         "model": model_content(model, type(model).__name__, wiring, graph),
         "tasks": task_content(tasks, evaluations),
-        **_content(results, masks, verdicts),
+        **_content(results, masks, verdicts, why_no_sweep),
         "texts": texts_content(results, masks, seed),
     }
     return Run(name, verdicts, content, structure.partition, masks, results, watch.seconds)
 
 
-def _masks(
-    model: nn.Module,
-    wiring: Wiring,
-    tasks: Sequence[Task],
-    learner: Callable[..., Mask] | None,
-    n_seeds: int,
-    seed: int,
-    executor: Executor | None,
-) -> MaskSet | None:
-    """The masks of every task; None without tasks."""
-    if not tasks:
-        return None
-    return learn_masks(model, tasks, learner, n_seeds=n_seeds, wiring=wiring, rng=seed, executor=executor)
-
-
-def _controls(
-    model: nn.Module,
-    masks: MaskSet | None,
-    tasks: Sequence[Task],
-    learner: Callable[..., Mask] | None,
-    seed: int,
-    executor: Executor | None,
-) -> tuple[MaskControls, ...]:
-    """Whether each task's mask found something: the controls without which it says nothing about the network."""
-    if masks is None:
-        return ()
-    work = partial(_control, model, masks, learner, seed)
-    return tuple(map_in_order(work, tasks, executor=executor, description="masks on random weights"))
-
-
-def _control(
-    model: nn.Module, masks: MaskSet, learner: Callable[..., Mask] | None, seed: int, task: Task
-) -> MaskControls:
-    return mask_controls(model, masks[task.name], task, learner=learner, rng=seed)
-
-
-def _specialization(
-    model: nn.Module,
-    masks: MaskSet,
-    tasks: Sequence[Task],
-    failed: Mapping[str, str],
-    n_samples: int | None,
-    seed: int,
-) -> Specialization:
-    n_removals = N_REMOVALS if n_samples is None else n_samples
-    return specialization(model, masks, tasks, n_samples=n_removals, failed=failed, rng=seed)
-
-
-def _importance(
-    model: nn.Module,
-    wiring: Wiring,
-    structure: Clusterability,
-    tasks: Sequence[Task],
-    n_samples: int | None,
-    seed: int,
-    executor: Executor | None,
-) -> tuple[Importance | None, str]:
-    """Importance; or None, with the reason."""
-    if not tasks:
-        return None, NO_TASKS
-    try:
-        partition = structure.partition
-        return importance(model, wiring, partition, tasks, n_samples=n_samples, rng=seed, executor=executor), ""
-    except LesionError as error:
-        return None, str(error)
-
-
-def _bridge(
-    model: nn.Module,
-    masks: MaskSet | None,
-    tasks: Sequence[Task],
-    wiring: Wiring,
-    structure: Clusterability,
-    n_samples: int | None,
-    seed: int,
-) -> tuple[Alignment | None, str]:
-    """The bridge, for the tasks whose masks found something; or None, with the reason."""
-    if masks is None:
-        return None, NO_TASKS
-    if not tasks:
-        return None, "The masks say nothing about this network."
-    masks = MaskSet({task.name: masks.seeds(task.name) for task in tasks})
-    try:
-        partition = structure.partition
-        return alignment(masks, wiring, partition, model=model, tasks=tasks, n_samples=n_samples, rng=seed), ""
-    except (MaskError, PartitionError) as error:
-        return None, str(error)
-
-
-def _content(results: Results, masks: MaskSet | None, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _content(results: Results, masks: MaskSet | None, verdicts: Sequence[Verdict], why_no_sweep: str) -> dict[str, Any]:
     """The parts of the record that come from results."""
     partition = results.clusterability.partition
     not_measured = {verdict.key: {"why": f"{verdict.sentence} {verdict.reason}"} for verdict in verdicts}
@@ -239,7 +154,7 @@ def _content(results: Results, masks: MaskSet | None, verdicts: Sequence[Verdict
         "edges": edges_content(results.graph),
         "verdict": [verdict_content(verdict) for verdict in verdicts],
         "masks": not_measured["function"] if masks is None else masks_content(masks, results.specialization),
-        "tests": structure_content(results.clusterability),
+        "tests": structure_content(results.clusterability, results.sweep, why_no_sweep),
         "lesions": not_measured["importance"] if results.importance is None else lesions_content(results.importance),
         "bridge": not_measured["bridge"] if results.alignment is None else bridge_content(results.alignment),
         "warnings": [{"level": "warn", "section": "network", "text": text} for text in results.wiring.warnings]

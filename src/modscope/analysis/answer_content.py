@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from modscope.alignment import Alignment
-from modscope.analysis.verdicts import NULL_LABELS, Verdict, excess
+from modscope.analysis.verdicts import Verdict, excess, null_label
 from modscope.lesions.importance import Importance
 from modscope.masks.mask import MaskSet
 from modscope.masks.overlap import ALL, Overlap, OverlapRow
 from modscope.masks.specialization import Specialization
 from modscope.nulls import NULL_MODELS
+from modscope.partition.bands import Sweep
 from modscope.partition.clusterability import STRICTER, WEAKER, Clusterability
 from modscope.records import plain
 from modscope.statistics import Comparison
@@ -66,12 +67,14 @@ def comparison_content(test: Comparison, unit: str) -> dict[str, Any]:
     }
 
 
-def structure_content(clusterability: Clusterability) -> dict[str, Any]:
-    """The n-cut and its null samples."""
+def structure_content(
+    clusterability: Clusterability, sweep: Sweep | None = None, why_no_sweep: str = "Not tried."
+) -> dict[str, Any]:
+    """The n-cut and its null samples, at the tested number of clusters and at others."""
     nulls = [
         {
             "id": name,
-            "label": NULL_LABELS.get(name, name.replace("_", " ")),
+            "label": null_label(name),
             "keeps": (NULL_MODELS[name].__doc__ or "").strip().split("\n")[0] if name in NULL_MODELS else "",
             "samples": test.null_samples.tolist(),
             "test": comparison_content(test, UNITS["structure"]),
@@ -80,7 +83,30 @@ def structure_content(clusterability: Clusterability) -> dict[str, Any]:
         for name, test in clusterability.items()
     ]
     n_cut = {"observed": clusterability.n_cut, "k": clusterability.partition.n_clusters, "nulls": nulls}
-    return {"ncut": n_cut}
+    return {"ncut": n_cut, "sweep": {"why": why_no_sweep} if sweep is None else sweep_content(sweep)}
+
+
+def sweep_content(sweep: Sweep) -> dict[str, Any]:
+    """The n-cut at several numbers of clusters, as distances from every null's mean."""
+    bands = [
+        {
+            "id": name,
+            "label": null_label(name),
+            "p_in_all": band.p_in_all,
+            "n_null": len(band.null_samples),
+            "gaps": [_gap(row) for row in band.rows()],
+        }
+        for name, band in sweep.items()
+    ]
+    points = [{"k": k, "ncut": n_cut, "stability": sweep.stability[k]} for k, n_cut in sweep.n_cuts.items()]
+    return {"points": points, "bands": bands}
+
+
+def _gap(row: Mapping[str, Any]) -> dict[str, Any]:
+    mean = row["null_mean"]
+    ends = {name: row[f"null_{name}"] - mean for name in ("low", "high", "min", "max")}
+    tests = {"z": row["z_score"], "p": row["p_value"], "p_adjusted": row["p_adjusted"]}
+    return {"gap": row["n_cut"] - mean, **ends, **tests}
 
 
 def masks_content(mask_set: MaskSet, specialization: Specialization | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from modscope.lesions.importance import Importance
 from modscope.masks.controls import MaskControls
 from modscope.masks.mask import MaskSet
 from modscope.masks.specialization import Specialization
+from modscope.partition.bands import Sweep
 from modscope.partition.clusterability import Clusterability
 from modscope.partition.partition import Partition
 from modscope.records import Record, installed_versions, plain
@@ -42,6 +43,7 @@ class Results:
     specialization: Specialization | None
     importance: Importance | None
     alignment: Alignment | None
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,20 @@ def _structure(results: Results) -> str:
     return (
         f"The network's {results.wiring.n_units:,} units were joined by the absolute sizes of their weights and "
         f"partitioned into {structure.partition.n_clusters} modules; their n-cut was compared with that of {nulls}, "
-        "partitioned in the same way (after Filan et al. 2021)."
+        f"partitioned in the same way (after Filan et al. 2021).{_sweep(results)}"
+    )
+
+
+def _sweep(results: Results) -> str:
+    sweep = results.sweep
+    if sweep is None:
+        return ""
+    *numbers, last = [str(k) for k in sweep.n_clusters]
+    listed = f"{', '.join(numbers)} and {last}" if numbers else last
+    n_samples = len(next(iter(sweep.values())).null_samples)
+    return (
+        f" The test was repeated at {listed} modules, with the same {n_samples} samples of each null for all of them, "
+        "corrected by max-T (Westfall & Young 1993)."
     )
 
 

@@ -151,6 +151,11 @@ def two_nulls(weaker: Comparison, stricter: Comparison) -> State:
     return "yes"
 
 
+def null_label(name: str) -> str:
+    """How readers know a null model."""
+    return NULL_LABELS.get(name, name.replace("_", " "))
+
+
 def excess(test: Comparison) -> float:
     """Observed value beyond the null's mean, in the direction of the claim, in the statistic's own unit."""
     difference = test.observed - float(test.null_samples.mean())
@@ -181,7 +186,7 @@ def _n_cut_in_words(test: Comparison) -> str:
     side = "below" if test.observed <= mean else "above"
     return (
         f"n-cut {abs(test.observed / mean - 1):.1%} {side} that of networks with "
-        f"{NULL_LABELS.get(test.null_name, test.null_name)} (p = {test.p_value:.3f})"
+        f"{null_label(test.null_name)} (p = {test.p_value:.3f})"
     )
 
 

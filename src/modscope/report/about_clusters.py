@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from modscope.report.content import Analysis, Edges, Missing, NCut, Null, Tests, Units
+from modscope.report.content import Analysis, Edges, Missing, NCut, Null, Sweep, SweepBand, Tests, Units
 from modscope.report.figure import FigureKind, Said, Table, layer_label
-from modscope.report.words import count, counted, letter, listed, number, p_clause, p_text, percent
+from modscope.report.words import count, counted, letter, listed, number, p_clause, p_text, percent, signed
 
 NO_CLUSTERS = "Clusters were not looked for in this run."
+NO_SWEEP = "Other numbers of modules were not tried in this run."
+LEVEL = 0.05
 MOSTLY_ONE_LAYER = 0.8
 MOST_NAMED = 12
 
@@ -62,6 +64,48 @@ def _against(null: Null, observed: float) -> str:
 
 def _mean(null: Null) -> float | None:
     return sum(null.samples) / len(null.samples) if null.samples else None
+
+
+def sweep(analysis: Analysis) -> Said:
+    """The n-cut against the null models at several numbers of modules."""
+    part = analysis.tests.sweep if isinstance(analysis.tests, Tests) else analysis.tests
+    if not isinstance(part, Sweep):
+        return Said(missing=part.why if isinstance(part, Missing) else NO_SWEEP)
+    finding = " ".join(_holds_at(band, part) for band in part.bands)
+    rows = tuple(
+        (
+            band.label,
+            count(point.k),
+            number(point.ncut, 3),
+            signed(gap.gap, 3),
+            f"{number(gap.low, 3)} to {number(gap.high, 3)}",
+            f"{number(gap.min, 3)} to {number(gap.max, 3)}",
+            number(gap.z, 1),
+            p_text(gap.p),
+            p_text(gap.p_adjusted),
+            number(point.stability),
+        )
+        for band in part.bands
+        for point, gap in zip(part.points, band.gaps, strict=True)
+    )
+    columns = (
+        *("null", "modules", "n-cut", "minus null mean", "90% of the null", "all of the null"),
+        *("z", "p", "corrected p", "stability"),
+    )
+    return Said(finding, Table(columns, rows))
+
+
+def _holds_at(band: SweepBand, part: Sweep) -> str:
+    """At which numbers of modules the network is more clustered than one null model gives."""
+    tests = list(zip(part.points, band.gaps, strict=True))
+    found = [point.k for point, gap in tests if gap.p_adjusted <= LEVEL and gap.gap < 0]
+    in_all = f"({p_clause(band.p_in_all)} in all)"
+    if not found:
+        tried = listed(count(point.k) for point, _ in tests)
+        return f"Not below {band.label}: at none of {tried} {in_all}."
+    where = "every number tried" if len(found) == len(tests) else listed(map(count, found))
+    widest = min(tests, key=lambda test: test[1].gap)[0].k
+    return f"Below {band.label}: at {where} {in_all}; the gap is widest at {widest}."
 
 
 def composition(analysis: Analysis) -> Said:
@@ -139,6 +183,28 @@ FIGURES = (
             "2021; Phipson & Smyth 2010."
         ),
         code="ms.clusterability(wiring, ms.Spectral(4), n_samples=100)",
+        is_side_by_side=True,
+    ),
+    FigureKind(
+        id="sweep",
+        section="structure",
+        title="The same test at other numbers of modules",
+        span=12,
+        says=sweep,
+        how=(
+            "0 is the mean of the null. Grey: where 90% of its samples lie (thin lines: all of them). A filled point "
+            "lies below the null, corrected for having looked at several numbers. A conclusion that holds at one "
+            "number only is fragile."
+        ),
+        formula=(
+            "gap(k) = n-cut(k) − mean null(k);   "
+            "p in all = (#{lowest z of the null ≤ lowest z of the network} + 1) ∕ (n + 1)"
+        ),
+        source=(
+            "z: gap in standard deviations of the null, lowest over k. All numbers of modules share the same null "
+            "samples, so that they are corrected together (max-T). Westfall & Young 1993; Filan et al. 2021."
+        ),
+        code="ms.sweep_n_clusters(wiring, (2, 3, 4, 6, 8))",
         is_side_by_side=True,
     ),
     FigureKind(

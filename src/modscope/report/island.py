@@ -29,6 +29,7 @@ def drawn(analysis: Analysis) -> dict[str, Json]:
         "one_by_one": isinstance(analysis.units, Units) and len(analysis.units.layer) <= MAX_UNITS,
         "edges": _strongest(analysis.edges) if isinstance(analysis.edges, Edges) else None,
         "ncut": _ncut(analysis.tests.ncut) if isinstance(analysis.tests, Tests) else None,
+        "sweep": _measured(analysis.tests.sweep) if isinstance(analysis.tests, Tests) else None,
     }
 
 

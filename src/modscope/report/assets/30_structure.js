@@ -23,6 +23,51 @@ DRAWINGS.set("ncut", (run, width) => {
   return drawing(width, rows * step - 8, parts);
 });
 
+const SWEEP_COLOURS = ["--accent", "--ink", "--tB"];
+
+DRAWINGS.set("sweep", (run, width) => {
+  if (!run.sweep || !run.sweep.bands.length) return null;
+  const {points, bands} = run.sweep, numbers = points.map(point => point.k), parts = [];
+  const all = RUNS.flatMap(one => one.sweep ? one.sweep.bands.flatMap(band => band.gaps.flatMap(gap => [gap.gap, gap.min, gap.max])) : []);  // one scale for all networks
+  const margin = 0.06 * (Math.max(...all, 0) - Math.min(...all, 0)) || 0.1, low = Math.min(...all, 0) - margin, high = Math.max(...all, 0) + margin;
+  const values = ticks(low, high, 5), digits = decimals(values), x0 = Math.max(widest(values.map(v => fixed(v, digits))), measured("n-cut")) + 14;
+  const side = Math.max(16, widest(points.map(point => fixed(point.ncut, 1))) / 2 + 2);
+  let top = 4;
+  bands.forEach((band, b) => {
+    const hue = `var(${SWEEP_COLOURS[b % SWEEP_COLOURS.length]})`;
+    parts.push(line(0, top + 8, 18, top + 8, null, {stroke: hue, "stroke-width": 1.75}), circle(9, top + 8, 3.5, {fill: hue}));
+    for (const words of wrapped(`${band.label}, p\u00a0${pText(band.p_in_all)}\u00a0in\u00a0all`, width - 26)) { parts.push(text(24, top + 12, words, "ink")); top += 15; }
+    top += 3;
+  });
+  const y0 = top + 24, y1 = y0 + 190, x = scale(Math.min(...numbers), Math.max(...numbers), x0 + side, width - side), y = scale(low, high, y1, y0), single = numbers.length === 1;
+  const at = k => single ? (x0 + width) / 2 : x(k), path = (several, closed) => several.map(([k, v], i) => `${i ? "L" : "M"}${round(at(k))} ${round(y(v))}`).join("") + (closed ? "z" : "");
+  parts.push(text(0, y0 - 8, "n-cut minus null mean", "m"), linesAcross(x0, width, values, y, v => fixed(v, digits)));
+  for (const band of bands) {
+    const upper = points.map((point, i) => [point.k, band.gaps[i].high]), lower = points.map((point, i) => [point.k, band.gaps[i].low]).reverse();
+    parts.push(S("path", {d: path([...upper, ...lower], true), fill: "var(--null)", "fill-opacity": 0.6}));
+  }
+  bands.forEach((band, b) => points.forEach((point, i) => {
+    const place = at(point.k) + (b - (bands.length - 1) / 2) * 5;
+    parts.push(line(place, y(band.gaps[i].min), place, y(band.gaps[i].max), null, {stroke: "var(--null-2)"}));
+  }));
+  parts.push(line(x0, y(0), width, y(0)));
+  bands.forEach((band, b) => {
+    const hue = `var(${SWEEP_COLOURS[b % SWEEP_COLOURS.length]})`;
+    parts.push(S("path", {d: path(points.map((point, i) => [point.k, band.gaps[i].gap])), fill: "none", stroke: hue, "stroke-width": 1.75}),
+      points.map((point, i) => circle(at(point.k), y(band.gaps[i].gap), 3.5, {fill: band.gaps[i].p_adjusted <= 0.05 && band.gaps[i].gap < 0 ? hue : "var(--bg)", stroke: hue, "stroke-width": 1.5})));
+  });
+  const label = (k, words, row) => text(at(k), y1 + row, words, run.ncut && run.ncut.k === k ? "mid b" : "mid m");
+  let last = -Infinity;
+  points.forEach(point => {  // labels that would touch are left out; the table has them all
+    const need = Math.max(measured(fixed(point.ncut, 1)), measured(String(point.k))) / 2 + 3;
+    if (at(point.k) - need < last) return;
+    last = at(point.k) + need;
+    parts.push(label(point.k, point.k, 18), label(point.k, fixed(point.ncut, 1), 34));
+  });
+  parts.push(text(x0 - 8, y1 + 18, "k", "end m"), text(x0 - 8, y1 + 34, "n-cut", "end m"));
+  return drawing(width, y1 + 42, parts);
+});
+
 const matrixPanel = (run, order, ox, oy, size, title, byModule) => {
   const place = new Map(order.map((unit, i) => [unit.i, i])), cell = size / order.length, mark = Math.max(1.3, cell);
   const paths = ["", "", ""], {source, target, weight} = run.edges;

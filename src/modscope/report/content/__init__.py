@@ -15,7 +15,7 @@ from modscope.report.content.masks import Density, Masks, Performance, Share
 from modscope.report.content.network import DataInfo, Edges, Layer, ModelInfo, Module, TaskInfo, Units
 from modscope.report.content.part import Count, Fraction, Missing, P, Part, State, Test
 from modscope.report.content.run import File, Reference, RunInfo, Texts, Verdict, Warning_
-from modscope.report.content.structure import NCut, Null, Tests
+from modscope.report.content.structure import Gap, NCut, Null, Sweep, SweepBand, SweepPoint, Tests
 
 __all__ = [
     "Agreement",
@@ -30,6 +30,7 @@ __all__ = [
     "Edges",
     "File",
     "Fraction",
+    "Gap",
     "Layer",
     "Lesion",
     "Lesions",
@@ -46,6 +47,9 @@ __all__ = [
     "RunInfo",
     "Share",
     "State",
+    "Sweep",
+    "SweepBand",
+    "SweepPoint",
     "TaskInfo",
     "Test",
     "Tests",
