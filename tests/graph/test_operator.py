@@ -40,7 +40,7 @@ def test_a_layered_graph_keeps_only_the_half_between_its_colours():
 
 @pytest.mark.parametrize("mostly_empty", [0.0, 1.0])
 def test_a_long_chain_is_multiplied_part_by_part_to_the_same_result(monkeypatch, mostly_empty):
-    monkeypatch.setattr(operators, "MOSTLY_EMPTY", mostly_empty)
+    monkeypatch.setattr(operators, "PARTLY_EMPTY", mostly_empty)
     graph = chain(gaussian_mlp(widths=(9, 8, 7, 6, 5, 4, 3)))
     assert bool(normalized_operator(graph).rectangles) == (mostly_empty == 1)
     check(graph)

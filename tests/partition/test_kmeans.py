@@ -24,7 +24,7 @@ def inertia(points: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> floa
 
 def found(points: np.ndarray, weights: np.ndarray, k: int, **options: int) -> np.ndarray:
     settings = {"n_starts": 5, "n_iterations": 30} | options
-    return k_means(points, weights, k, rng=np.random.default_rng(1), **settings)
+    return k_means(points[None], weights[None], k, rngs=[np.random.default_rng(1)], **settings)[0]
 
 
 def test_blobs_are_found():

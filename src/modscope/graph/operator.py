@@ -53,6 +53,10 @@ class NormalizedOperator:
         array = array.astype(np.float32, copy=False)
         return torch.from_numpy(array).to(self.half.device) if isinstance(self.half, Tensor) else array
 
+    def on(self, device: torch.device | str) -> NormalizedOperator:
+        """The same operator on a device."""
+        return replace(self, half=_on_device(self.half, device)) if not isinstance(self.half, Tensor) else self
+
     def forward(self, x: Array) -> Array:
         """Half graph times x (a vector, or one per column): from the units of colour 1 to those of colour 0."""
         return _product(self.half, x, self.rectangles)
@@ -87,9 +91,9 @@ def normalized_operator(graph: UnitGraph, *, device: torch.device | str = "cpu")
         parts = [part for block in graph.blocks for part in _across(block, side_positions)]
         shape = (n_first, len(sides[1]))
         first, second = (np.sqrt(graph.degrees[side]) for side in sides)
-    half = _on_device(_assembled(parts, shape, first, second), device)
-    operator = NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]))
-    return replace(operator, rectangles=_rectangles(parts, shape)) if operator.is_dense else operator
+    half = _assembled(parts, shape, first, second)
+    rectangles = _rectangles(parts, shape) if isinstance(half, np.ndarray) else ()
+    return NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]), rectangles).on(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,14 +227,24 @@ def _entries(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _on_device(matrix: np.ndarray | sp.csr_array, device: torch.device | str) -> Matrix:
-    if torch.device(device).type == "cpu":
-        return matrix  # numpy and scipy multiply vectors faster than torch there, by a third and more
+    if is_numpy_best(device):
+        return matrix
     if isinstance(matrix, np.ndarray):
         return torch.from_numpy(matrix).to(device)
     index = (torch.from_numpy(matrix.indptr.astype(np.int64)), torch.from_numpy(matrix.indices.astype(np.int64)))
     return torch.sparse_csr_tensor(*index, torch.from_numpy(matrix.data), matrix.shape).to(device)
 
 
+def is_numpy_best(device: torch.device | str) -> bool:
+    """Whether numpy and scipy compute for this device: on the CPU they multiply faster than torch, by a third."""
+    return torch.device(device).type == "cpu"
+
+
 def as_numpy(array: Array) -> np.ndarray:
     """The array in this process's memory."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
+def namespace_of(array: Any) -> Any:
+    """The array library, numpy or torch, whichever the array is of; torch takes numpy's names for all that is asked of both."""
+    return torch if isinstance(array, Tensor) else np

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy.sparse as sp
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
-from modscope.graph.operator import Array, NormalizedOperator, as_numpy, normalized_operator
+from modscope.graph.operator import (
+    Array,
+    NormalizedOperator,
+    as_numpy,
+    is_numpy_best,
+    namespace_of,
+    normalized_operator,
+)
 from modscope.graph.unit_graph import UnitGraph
-from modscope.partition.lanczos import largest_eigenpairs
+from modscope.partition.lanczos import MAX_BLOCKS, largest_eigenpairs
 from modscope.randomness import Rng, generator
 
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
-GRAM_SIDE, GRAM_ENTRIES = 1024, 1 << 24  # a half graph this narrow and large is worth one pass for its Gram matrix
+# Up to this many entries of the half graph the search is in float64. Then its rounding errors never move a unit from
+# one cluster to another, and a GPU, a batch of graphs and a single graph on the CPU end with the same clusters.
+DOUBLE_ENTRIES = 1 << 23
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
-TOLERANCE = 3e-2
+TOLERANCE, TOLERANCE_OF_LARGE = 0.1, 0.04
 FINE_TOLERANCE = 3e-4  # the error of the eigenvalue is of the order of the square of this
 
 
@@ -38,31 +51,70 @@ def embed(
     components: Int[np.ndarray, " kept"],
     *,
     rng: np.random.Generator,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
+    device: torch.device | str = "cpu",
 ) -> Embedding:
-    """The leading eigenvectors: exact where that is cheap, by Lanczos otherwise.
+    """The leading eigenvectors of one graph: exact where that is cheap, by Lanczos otherwise.
+
+    Args:
+        operator: The normalised adjacency.
+        n_dimensions: Number of eigenvectors, those of the components included.
+        components: Component of each unit that the operator keeps.
+        rng: Start vectors of Lanczos.
+        tolerance: Residual of Lanczos, relative to the eigenvalue; None: what clustering needs.
+        device: Where it is computed.
+    """
+    return embed_alike([operator], n_dimensions, [components], rngs=[rng], tolerance=tolerance, device=device)[0]
+
+
+def embed_alike(
+    operators: Sequence[NormalizedOperator],
+    n_dimensions: int,
+    components: Sequence[Int[np.ndarray, " kept"]],
+    *,
+    rngs: Sequence[np.random.Generator],
+    tolerance: float | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Embedding]:
+    """The leading eigenvectors of graphs of one shape, side by side: those of each alone.
 
     A layered network's graph is bipartite; its eigenvectors are then the singular vectors of the half graph, which
     has half the units and needs no inverse. The eigenvectors of eigenvalue 1 are known beforehand, one for each
     component (the root of the degrees), so they are put in rather than searched for.
 
     Args:
-        operator: The normalised adjacency.
-        n_dimensions: Number of eigenvectors, those of the components included.
-        components: Component of each unit that the operator keeps.
-        rng: Start vector of Lanczos.
-        tolerance: Residual of Lanczos, relative to the eigenvalue.
+        operators: Of graphs with the same `shape_of`; dense, where there are several.
+        n_dimensions: Number of eigenvectors of each, those of the components included.
+        components: Component of each unit that an operator keeps, for each operator.
+        rngs: Start vectors of Lanczos, for each operator.
+        tolerance: Residual of Lanczos, relative to the eigenvalue; None: what clustering needs.
+        device: Where they are computed.
     """
-    n_components = int(components.max()) + 1
-    known = np.zeros((len(components), n_components), dtype=np.float32)
-    known[np.arange(len(components)), components] = operator.root_degrees
-    known /= np.linalg.norm(known, axis=0)
-    n_wanted = n_dimensions - n_components
+    known = np.stack([_known(*pair) for pair in zip(operators, components, strict=True)])
+    n_wanted = n_dimensions - known.shape[2]
     if n_wanted <= 0:
-        return Embedding(np.ones(n_components), known)
-    search = _half_pairs if operator.is_bipartite else _full_pairs
-    values, vectors = search(operator, n_wanted, known, rng, tolerance)
-    return Embedding(np.concatenate([np.ones(n_components), values]), np.concatenate([known, vectors], axis=1))
+        return [Embedding(np.ones(vectors.shape[1]), vectors) for vectors in known]
+    halves = _Halves(operators, device)
+    if tolerance is None:
+        tolerance = TOLERANCE if halves.is_double else TOLERANCE_OF_LARGE
+    search = _half_pairs if operators[0].is_bipartite else _full_pairs
+    values, vectors = search(halves, n_wanted, known, rngs, tolerance)
+    ones = np.ones(known.shape[2])
+    found = []
+    for graph, (value, vector) in enumerate(zip(values, vectors, strict=True)):
+        n_real = int(np.count_nonzero(value > (MIN_SINGULAR_VALUE if operators[0].is_bipartite else -np.inf)))
+        joined = np.concatenate([known[graph].astype(vector.dtype), vector[:, :n_real]], axis=1)
+        found.append(Embedding(np.concatenate([ones, value[:n_real]]), joined))
+    return found
+
+
+def shape_of(
+    operator: NormalizedOperator, components: Int[np.ndarray, " kept"], device: torch.device | str = "cpu"
+) -> tuple[Any, ...] | None:
+    """What two graphs must share to be embedded side by side; None for a graph that must be alone."""
+    if _is_alone(operator, device):
+        return None
+    return operator.half.shape, operator.n_first, operator.rectangles, int(components.max())
 
 
 def laplacian_eigenvalues(graph: UnitGraph, n_values: int, *, rng: Rng = 0) -> Float[np.ndarray, " values"]:
@@ -80,81 +132,136 @@ def laplacian_eigenvalues(graph: UnitGraph, n_values: int, *, rng: Rng = 0) -> F
     return 1 - found[:n_values]
 
 
+class _Halves:
+    """The half graphs of several operators of one shape, ready to be multiplied side by side."""
+
+    def __init__(self, operators: Sequence[NormalizedOperator], device: torch.device | str) -> None:
+        first = operators[0]
+        n_rows, n_columns = first.half.shape
+        self.shape = int(n_rows), int(n_columns)
+        self.is_double = self.shape[0] * self.shape[1] <= DOUBLE_ENTRIES
+        self.dtype = np.float64 if self.is_double else np.float32
+        self.device = torch.device(device)
+        self.alone = first.on(device) if _is_alone(first, device) else None
+        self.places = first.rectangles or ((slice(0, self.shape[0]), slice(0, self.shape[1])),)
+        self.parts = [] if self.alone else [self.like(_stacked(operators, *place)) for place in self.places]
+
+    def like(self, array: Float[np.ndarray, "..."]) -> Any:
+        """The array where the halves are, and as exact."""
+        array = array.astype(self.dtype, copy=False)
+        return array if is_numpy_best(self.device) else torch.from_numpy(array).to(self.device)
+
+    def forward(self, x: Array) -> Array:
+        """Each half graph times its x (graphs, second, columns)."""
+        if self.alone is not None:
+            return self.alone.forward(x[0])[None]
+        return self._product(self.parts, self.places, self.shape[0], x)
+
+    def backward(self, y: Array) -> Array:
+        """Each transposed half graph times its y (graphs, first, columns)."""
+        if self.alone is not None:
+            return self.alone.backward(y[0])[None]
+        turned = [part.swapaxes(1, 2) for part in self.parts]
+        return self._product(turned, [(columns, rows) for rows, columns in self.places], self.shape[1], y)
+
+    @staticmethod
+    def _product(parts: Sequence[Any], places: Sequence[tuple[slice, slice]], n_rows: int, x: Any) -> Array:
+        if len(parts) == 1 and parts[0].shape[1] == n_rows:
+            product: Array = parts[0] @ x
+            return product
+        shape = (x.shape[0], n_rows, x.shape[2])
+        total = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=x.dtype)
+        for part, (rows, columns) in zip(parts, places, strict=True):
+            total[:, rows] += part @ x[:, columns]
+        summed: Array = total
+        return summed
+
+
+def _is_alone(operator: NormalizedOperator, device: torch.device | str) -> bool:
+    """Whether a half graph stays sparse, so that it cannot be stacked with others."""
+    n_rows, n_columns = operator.half.shape
+    return not operator.is_dense and (is_numpy_best(device) or n_rows * n_columns > DOUBLE_ENTRIES)
+
+
+def _stacked(
+    operators: Sequence[NormalizedOperator], rows: slice, columns: slice
+) -> Float[np.ndarray, "graphs rows columns"]:
+    """One part of all halves."""
+    halves: list[Any] = [operator.half for operator in operators]
+    parts = [half[rows, columns].toarray() if sp.issparse(half) else as_numpy(half[rows, columns]) for half in halves]
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
+
+
+def _known(operator: NormalizedOperator, components: Int[np.ndarray, " kept"]) -> Float[np.ndarray, "kept components"]:
+    """The eigenvectors of eigenvalue 1."""
+    known = np.zeros((len(components), int(components.max()) + 1))
+    known[np.arange(len(components)), components] = operator.root_degrees
+    known /= np.linalg.norm(known, axis=0)
+    return known
+
+
 def _half_pairs(
-    operator: NormalizedOperator,
+    halves: _Halves,
     n_wanted: int,
-    known: Float[np.ndarray, "kept components"],
-    rng: np.random.Generator,
+    known: Float[np.ndarray, "graphs kept components"],
+    rngs: Sequence[np.random.Generator],
     tolerance: float,
-) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
-    """Eigenpairs from the singular vectors of the half graph; the known ones are left out."""
-    locked = known[operator.n_first :].T * np.sqrt(2, dtype=np.float32)
-    right: Array
-    n_short = locked.shape[1]
-    n_wanted = min(n_wanted, n_short - len(locked))
-    is_narrow = n_short <= GRAM_SIDE and operator.is_dense and operator.n_first * n_short >= GRAM_ENTRIES
-    if n_short <= SMALL_SIDE or is_narrow:
-        squares, exact = _exact(_gram(operator), n_wanted, locked)
-        right = operator.like(exact)
-    else:
-        squares, right = largest_eigenpairs(
-            lambda x: operator.backward(operator.forward(x)),
-            n_wanted,
-            locked=operator.like(locked),
-            rng=rng,
-            tolerance=tolerance,
-        )
+) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
+    """Eigenpairs from the singular vectors of the half graphs; the known ones are left out."""
+    squares, right = _leading(
+        lambda x: halves.backward(halves.forward(x)),
+        n_wanted,
+        known[:, halves.shape[0] :] * np.sqrt(2),
+        halves,
+        rngs,
+        tolerance,
+    )
     values = np.sqrt(np.maximum(squares, 0))
-    is_nonzero = values > MIN_SINGULAR_VALUE  # others have no partner on the long side
-    values, right = values[is_nonzero], right[: int(is_nonzero.sum())]
-    left = as_numpy(operator.forward(right.T)) / values.astype(np.float32)
-    return values, np.concatenate([left, as_numpy(right).T]) / np.sqrt(2, dtype=np.float32)
+    left = as_numpy(halves.forward(right))
+    left /= np.maximum(values, MIN_SINGULAR_VALUE)[:, None]  # smaller ones have no partner on the long side
+    return values, np.concatenate([left, as_numpy(right)], axis=1) / np.sqrt(2, dtype=left.dtype)
 
 
 def _full_pairs(
-    operator: NormalizedOperator,
+    halves: _Halves,
     n_wanted: int,
-    known: Float[np.ndarray, "kept components"],
-    rng: np.random.Generator,
+    known: Float[np.ndarray, "graphs kept components"],
+    rngs: Sequence[np.random.Generator],
     tolerance: float,
-) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "kept wanted"]]:
-    n_units = len(operator.units)
-    n_wanted = min(n_wanted, n_units - known.shape[1])
-    vectors: Array
-    if n_units <= SMALL_SIDE:
-        identity = np.eye(n_units, dtype=np.float32)
-        halves, vectors = _exact(
-            (identity + as_numpy(operator.multiply(operator.like(identity)))) / 2, n_wanted, known.T
-        )
-    else:
-        # (1 + N) / 2 has its eigenvalues in [0, 1]: the largest are also the largest in absolute value
-        halves, vectors = largest_eigenpairs(
-            lambda x: (x + operator.multiply(x)) / 2,
-            n_wanted,
-            locked=operator.like(np.ascontiguousarray(known.T)),
-            rng=rng,
-            tolerance=tolerance,
-        )
-    return 2 * halves - 1, as_numpy(vectors).T
+) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
+    # (1 + N) / 2 has its eigenvalues in [0, 1]: the largest are also the largest in absolute value
+    values, vectors = _leading(lambda x: (x + halves.forward(x)) / 2, n_wanted, known, halves, rngs, tolerance)
+    return 2 * values - 1, as_numpy(vectors)
+
+
+def _leading(
+    multiply: Callable[[Any], Any],
+    n_wanted: int,
+    known: Float[np.ndarray, "graphs n known"],
+    halves: _Halves,
+    rngs: Sequence[np.random.Generator],
+    tolerance: float,
+) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
+    """Leading eigenpairs of operators with eigenvalues >= 0 whose eigenvectors of eigenvalue 1 are known."""
+    _, size, n_known = known.shape
+    width = n_wanted + 1
+    locked = halves.like(np.ascontiguousarray(known))
+    if size <= max(SMALL_SIDE, (MAX_BLOCKS + 1) * width + n_known):
+        return _exact(multiply, min(n_wanted, size - n_known), locked, halves)
+    start = halves.like(np.stack([rng.standard_normal((size, width), dtype=halves.dtype) for rng in rngs]))
+    return largest_eigenpairs(multiply, n_wanted, locked=locked, start=start, tolerance=tolerance)
 
 
 def _exact(
-    matrix: Float[np.ndarray, "n n"], n_wanted: int, locked: Float[np.ndarray, "known n"]
-) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, "wanted n"]]:
-    """Leading eigenpairs of a small matrix with eigenvalues >= 0 whose eigenpairs `locked` (eigenvalue 1) are known."""
-    if n_wanted <= 0:
-        return np.zeros(0), locked[:0]
+    multiply: Callable[[Any], Any], n_wanted: int, locked: Any, halves: _Halves
+) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
+    """The same from the whole matrices."""
+    n_graphs, size, _ = locked.shape
+    identity = halves.like(np.broadcast_to(np.eye(size), (n_graphs, size, size)).copy())
     # eigenvalue 1 becomes -1: out of the way, and never mixed with one of the wanted
-    deflated = matrix.astype(np.float64) - 2 * locked.T.astype(np.float64) @ locked
-    last = len(matrix) - 1
-    values, vectors = scipy.linalg.eigh(deflated, subset_by_index=[last - n_wanted + 1, last])
-    return values[::-1].copy(), np.ascontiguousarray(vectors.T[::-1], dtype=np.float32)
-
-
-def _gram(operator: NormalizedOperator) -> Float[np.ndarray, "second second"]:
-    half = operator.half
-    gram = half.T @ half
-    if isinstance(gram, np.ndarray):
-        return gram
-    dense: np.ndarray = gram.toarray() if hasattr(gram, "toarray") else gram.to_dense().cpu().numpy()
-    return dense
+    deflated = multiply(identity) - 2 * locked @ locked.swapaxes(1, 2)
+    values, vectors = namespace_of(deflated).linalg.eigh(deflated)
+    first = size - n_wanted
+    wanted = vectors[..., first:]
+    largest_first: Array = wanted.flip(-1) if isinstance(wanted, Tensor) else np.ascontiguousarray(wanted[..., ::-1])
+    return as_numpy(values)[:, first:][:, ::-1].copy(), largest_first

@@ -1,4 +1,4 @@
-"""Which are the largest eigenvalues of a symmetric operator, and their vectors?"""
+"""Which are the largest eigenvalues of symmetric operators, and their vectors?"""
 
 from __future__ import annotations
 
@@ -7,150 +7,153 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from modscope.graph.operator import Array, as_numpy
+from modscope.graph.operator import Array, as_numpy, namespace_of
 
-ROUNDING = 1e-7  # of float32, relative to the largest eigenvalue
-MAX_PRODUCTS = 2000
-STEPS_BETWEEN_CHECKS = 5
-# A mixture of two close eigenvectors passes for one, and the other is missed. So once all have converged, the search
-# goes on from a random direction for some steps, and ends only if no eigenvalue has risen by more than this share.
-PROBE_STEPS = 12
-NEWS = 1e-3
-CANCELLED = 0.5  # a square that shrinks more than this in orthogonalisation is done again (Daniel et al. 1976)
+FIRST_CHECK = 5  # products before the first look at the residuals
+MAX_BLOCKS = 8  # of the basis; then it shrinks to the best vectors
+KEPT_BLOCKS = 2
+MAX_PRODUCTS = 600
+ROUNDING = {
+    np.dtype(np.float32): 1e-6,
+    np.dtype(np.float64): 1e-13,
+}  # of a residual, relative to the largest eigenvalue
 
 
 def largest_eigenpairs(
-    multiply: Callable[[Array], Array],
-    n_wanted: int,
-    *,
-    locked: Array,
-    rng: np.random.Generator,
-    tolerance: float,
-) -> tuple[Float[np.ndarray, " wanted"], Array]:
-    """The `n_wanted` largest eigenvalues, largest first, and their eigenvectors as rows, orthogonal to `locked`.
+    multiply: Callable[[Array], Array], n_wanted: int, *, locked: Array, start: Array, tolerance: float
+) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
+    """The `n_wanted` largest eigenvalues of each operator, largest first, and their eigenvectors as columns.
 
-    Thick-restart Lanczos with full orthogonalisation, in float32, with numpy or torch as `locked` is.
+    Block Lanczos with thick restarts and full orthogonalisation, for operators of one size side by side, with numpy or
+    torch as `locked` is. What is found for one operator does not depend on the others. A block as wide as the number
+    of eigenvectors finds those of close eigenvalues together, and a product with many columns costs little more than
+    one with a single column.
 
     Args:
-        multiply: The operator on a vector; its eigenvalues are >= 0.
-        n_wanted: At most the operator's size minus the number of locked vectors.
-        locked: Eigenvectors that are known already, orthonormal rows; they are kept out of the search.
-        rng: Draws the start vector.
+        multiply: The operators on `(graphs, n, columns)`; their eigenvalues are >= 0.
+        n_wanted: Number of eigenpairs; at most the width of `start`.
+        locked: Eigenvectors that are known already, `(graphs, n, known)`, orthonormal; kept out of the search.
+        start: First block, `(graphs, n, width)`; n is at least `MAX_BLOCKS` times its width, and the locked ones.
         tolerance: Largest residual, relative to the eigenvalue; the eigenvalue's own error is about its square.
 
-    Source: Wu & Simon 2000, "Thick-restart Lanczos method for large symmetric eigenvalue problems", algorithm 3.
+    Source: Golub & Underwood 1977 (blocks); Wu & Simon 2000, algorithm 3 (restarts).
     """
-    n_locked, size = int(locked.shape[0]), int(locked.shape[1])
-    if n_wanted <= 0:
-        return np.zeros(0), locked[:0]
-    n_basis = min(size - n_locked, max(3 * n_wanted, n_wanted + 2 * PROBE_STEPS))
-    search = _Search(multiply, locked, n_basis, rng)
-    next_check = min(n_basis, 2 * PROBE_STEPS)
-    found = np.zeros(n_wanted)
-    for _ in range(MAX_PRODUCTS):
+    search = _Search(multiply, locked, start)
+    values = np.zeros((len(as_numpy(start[:, 0, 0])), n_wanted))
+    vectors: Any = None
+    is_open = np.ones(len(values), dtype=bool)
+    for n_products in range(1, MAX_PRODUCTS + 1):
         search.step()
-        if search.n_done < next_check:
+        if n_products < FIRST_CHECK:
             continue
-        values, weights, residuals = search.ritz()
-        is_converged = np.all(residuals[:n_wanted] <= tolerance * values[:n_wanted] + ROUNDING * values[0])
-        is_unchanged = np.all(values[:n_wanted] - found <= NEWS * values[:n_wanted])
-        if search.n_done == size - n_locked or (is_converged and is_unchanged):
+        found, weights, is_converged = search.ritz(n_wanted, tolerance)
+        is_closed = is_open & (is_converged | (n_products == MAX_PRODUCTS))
+        if is_closed.any():
+            values[is_closed] = found[is_closed, :n_wanted]
+            vectors = _with(vectors, search.combined(weights[..., :n_wanted]), is_closed)
+            is_open &= ~is_closed
+        if not is_open.any():
             break
-        if is_converged:
-            found = values[:n_wanted]
-            next_check = search.restart(values, weights, n_kept=n_wanted, go_on=False) + PROBE_STEPS
-        elif search.n_done == n_basis:
-            n_kept = n_wanted + (n_basis - n_wanted) // 3
-            next_check = search.restart(values, weights, n_kept=n_kept, go_on=True) + STEPS_BETWEEN_CHECKS
-        else:
-            next_check = search.n_done + STEPS_BETWEEN_CHECKS
-        next_check = min(next_check, n_basis)
-    values, weights, _ = search.ritz()
-    return values[:n_wanted], search.combined(weights[:, :n_wanted])
+        if search.is_full:
+            search.restart(found, weights)
+    return values, vectors
 
 
 class _Search:
-    """The growing basis of a Lanczos search, and the operator's projection on it."""
+    """The growing bases of a Lanczos search, and the operators' projections on them."""
 
-    def __init__(
-        self, multiply: Callable[[Array], Array], locked: Array, n_basis: int, rng: np.random.Generator
-    ) -> None:
-        self.multiply, self.rng = multiply, rng
-        self.n_locked, size = int(locked.shape[0]), int(locked.shape[1])
-        n_rows = self.n_locked + n_basis + 1
-        self.basis = _empty(n_rows, size, like=locked)
-        self.basis[: self.n_locked] = locked
-        self.projection = np.zeros((n_basis, n_basis))
+    def __init__(self, multiply: Callable[[Array], Array], locked: Any, start: Array) -> None:
+        self.multiply = multiply
+        n_graphs, size, self.width = (int(length) for length in start.shape)
+        self.n_locked = int(locked.shape[2])
+        self.basis: Any = _empty((n_graphs, size, self.n_locked + (MAX_BLOCKS + 1) * self.width), like=start)
+        self.basis[..., : self.n_locked] = locked
+        self.projection = np.zeros((n_graphs, MAX_BLOCKS * self.width, MAX_BLOCKS * self.width))
         self.n_done = 0  # vectors that the operator was applied to
-        self.beta = 0.0
-        self.append_random()
+        self.beta = np.zeros((n_graphs, self.width, self.width))
+        self.append(start)
 
-    def append_random(self) -> None:
-        """Make a random direction, orthogonal to the basis, the next vector."""
+    @property
+    def is_full(self) -> bool:
+        """Whether there is room for no further block."""
+        return self.n_done + self.width > self.projection.shape[1]
+
+    def append(self, block: Array) -> None:
+        """Make what is new in a block the next one, orthonormal."""
         row = self.n_locked + self.n_done
-        vector = self._like(self.rng.standard_normal(self.basis.shape[1]))
-        for _ in range(2):
-            vector = vector - (self.basis[:row] @ vector) @ self.basis[:row]
-        self.basis[row] = vector / float(vector @ vector) ** 0.5
+        known, new = self.basis[..., :row], _without(block, self.basis[..., :row])
+        linalg = namespace_of(new).linalg
+        new, triangle = linalg.qr(new)
+        # Where nothing was new these are directions of rounding errors; cleaned again, they are as good as random ones.
+        new, second = linalg.qr(_without(new, known))
+        self.beta = as_numpy(second) @ as_numpy(triangle)
+        self.basis[..., row : row + self.width] = new
 
     def step(self) -> None:
-        """Apply the operator to the newest vector and make the next one of what is new in the product."""
-        row = self.n_locked + self.n_done
-        known = self.basis[: row + 1]
-        product = self.multiply(self.basis[row])
-        before = float(product @ product)
-        coefficients = known @ product
-        product = product - coefficients @ known
-        after = float(product @ product)
-        if after < CANCELLED * before:
-            correction = known @ product
-            product = product - correction @ known
-            coefficients = coefficients + correction
-            after = float(product @ product)
-        new = as_numpy(coefficients)[self.n_locked :]
-        self.projection[self.n_done, : self.n_done + 1] = new
-        self.projection[: self.n_done + 1, self.n_done] = new
-        self.n_done += 1
-        self.beta = after**0.5
-        if self.beta > ROUNDING:
-            self.basis[row + 1] = product / self.beta
-        elif self.n_done < len(self.projection):  # the basis is invariant: go on in a new direction
-            self.beta = 0.0
-            self.append_random()
+        """Apply the operators to the newest block, and append what is new in the product."""
+        first, last = self.n_locked + self.n_done, self.n_locked + self.n_done + self.width
+        product = self.multiply(self.basis[..., first:last])
+        within: Any = self.basis[..., self.n_locked : last]
+        column = as_numpy(within.swapaxes(1, 2) @ product)
+        self.projection[:, : self.n_done + self.width, self.n_done : self.n_done + self.width] = column
+        self.projection[:, self.n_done : self.n_done + self.width, : self.n_done + self.width] = column.swapaxes(1, 2)
+        self.n_done += self.width
+        self.append(product)
 
-    def ritz(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"], Float[np.ndarray, " m"]]:
-        """Eigenvalues of the projection (largest first), their weights over the basis, and their residuals."""
-        values, weights = np.linalg.eigh(self.projection[: self.n_done, : self.n_done])
-        values, weights = values[::-1].copy(), weights[:, ::-1]
-        return values, weights, self.beta * np.abs(weights[-1])
+    def ritz(
+        self, n_wanted: int, tolerance: float
+    ) -> tuple[Float[np.ndarray, "graphs m"], Float[np.ndarray, "graphs m m"], Bool[np.ndarray, " graphs"]]:
+        """The projections' eigenvalues (largest first), their weights over the bases; whether the wanted ones hold."""
+        values, weights = np.linalg.eigh(self.projection[:, : self.n_done, : self.n_done])
+        values, weights = values[:, ::-1].copy(), weights[..., ::-1]
+        residuals = np.linalg.norm(self.beta @ weights[:, -self.width :, :n_wanted], axis=1)
+        rounding = ROUNDING[as_numpy(self.basis[:1, :1, :1]).dtype]
+        allowed = tolerance * np.abs(values[:, :n_wanted]) + rounding * np.abs(values[:, :1])
+        return values, weights, np.all(residuals <= allowed, axis=1)
 
-    def combined(self, weights: Float[np.ndarray, "m count"]) -> Array:
-        """Vectors (rows) with the given weights over the basis."""
-        rows = self.basis[self.n_locked : self.n_locked + self.n_done]
-        vectors: Array = self._like(np.ascontiguousarray(weights.T)) @ rows
+    def combined(self, weights: Float[np.ndarray, "graphs m count"]) -> Array:
+        """Vectors (columns) with the given weights over the bases."""
+        rows = self.basis[..., self.n_locked : self.n_locked + self.n_done]
+        vectors: Array = rows @ _like(np.ascontiguousarray(weights), rows)
         return vectors
 
-    def restart(
-        self, values: Float[np.ndarray, " m"], weights: Float[np.ndarray, "m m"], *, n_kept: int, go_on: bool
-    ) -> int:
-        """Keep the best vectors, and go on in the newest direction or in a random one; how many were kept."""
-        kept = self.combined(weights[:, :n_kept])
-        self.basis[self.n_locked + n_kept] = self.basis[self.n_locked + self.n_done]
-        self.basis[self.n_locked : self.n_locked + n_kept] = kept
+    def restart(self, values: Float[np.ndarray, "graphs m"], weights: Float[np.ndarray, "graphs m m"]) -> None:
+        """Keep the best vectors, and go on with the newest block."""
+        n_kept = KEPT_BLOCKS * self.width
+        newest = self.n_locked + self.n_done
+        best = self.combined(weights[..., :n_kept])
+        next_block = self.basis[..., newest : newest + self.width]
+        first = self.n_locked + n_kept
+        self.basis[..., first : first + self.width] = next_block
+        self.basis[..., self.n_locked : first] = best
         self.projection[:] = 0
-        self.projection[range(n_kept), range(n_kept)] = values[:n_kept]
+        self.projection[:, range(n_kept), range(n_kept)] = values[:, :n_kept]
         self.n_done = n_kept
-        if not go_on:
-            self.append_random()
-        return n_kept
-
-    def _like(self, array: Float[np.ndarray, "..."]) -> Array:
-        array = array.astype(np.float32)
-        return torch.from_numpy(array).to(self.basis.device) if isinstance(self.basis, Tensor) else array
 
 
-def _empty(n_rows: int, size: int, *, like: Array) -> Any:  # an Array; mypy lets nobody write to one of the two kinds
-    return like.new_empty(n_rows, size) if isinstance(like, Tensor) else np.empty((n_rows, size), dtype=like.dtype)
+def _without(block: Any, known: Any) -> Any:
+    """What of the block is orthogonal to the known vectors."""
+    for _ in range(2):
+        block = block - known @ (known.swapaxes(1, 2) @ block)
+    return block
+
+
+def _with(vectors: Any, new: Any, is_new: Bool[np.ndarray, " graphs"]) -> Any:
+    """The vectors, with those of some graphs replaced."""
+    if vectors is None:
+        return new
+    vectors[is_new] = new[is_new]
+    return vectors
+
+
+def _empty(shape: tuple[int, ...], *, like: Array) -> Array:
+    return like.new_empty(shape) if isinstance(like, Tensor) else np.empty(shape, dtype=like.dtype)
+
+
+def _like(array: Float[np.ndarray, "..."], other: Array) -> Any:
+    if isinstance(other, Tensor):
+        return torch.from_numpy(array).to(other)
+    return array.astype(other.dtype, copy=False)

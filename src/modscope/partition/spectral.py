@@ -7,20 +7,15 @@ from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from modscope.errors import PartitionError
-from modscope.graph.operator import NormalizedOperator, normalized_operator
 from modscope.graph.unit_graph import UnitGraph, checked_graph
-from modscope.partition.embedding import embed
-from modscope.partition.kmeans import k_means
 from modscope.partition.labels import notes_on, numbered_by_first_unit, packed
 from modscope.partition.official import official_labels
 from modscope.partition.partition import Partition
-from modscope.partition.refine import refined
-from modscope.randomness import Rng, numbered, seed_of
-
-ITERATIONS, FEW_ITERATIONS = 30, 10  # of k-means; single moves do better what its last iterations would
+from modscope.partition.search import Search, clustered, embedded, n_side_by_side
+from modscope.randomness import Rng, seed_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,12 @@ class Spectral:
         official: Do exactly what Filan et al. do instead (slower by an order of magnitude, and without refinement).
         n_starts: Number of k-means starts.
         device: Where the eigenvectors and k-means are computed.
+        batch_size: Graphs that `many` clusters side by side; None: one on the CPU, elsewhere as many as fit in half of
+            the free memory.
 
     Raises:
-        PartitionError: If there are fewer than one cluster or one start; when called: if there are more clusters
-            than units with edges.
+        PartitionError: If there are fewer than one cluster, start or graph side by side; when called: if there are
+            more clusters than units with edges.
 
     Source: Shi & Malik 2000; von Luxburg 2007; Filan et al. 2021, section 2.
     """
@@ -51,10 +48,13 @@ class Spectral:
     official: bool = False
     n_starts: int = 5
     device: str = "cpu"
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_clusters", "n_starts"):
+        for name in ("n_clusters", "n_starts", "batch_size"):
             value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
             if not isinstance(value, Integral) or value < 1:
                 raise PartitionError(f"{name} must be a whole number of at least 1, got {value!r}")
 
@@ -70,21 +70,22 @@ class Spectral:
         Raises:
             PartitionError: As for the strategy itself.
         """
-        ways = [replace(self, n_clusters=number) for number in n_clusters]
-        kept = np.flatnonzero(checked_graph(graph).components >= 0)
+        ways, seed = [replace(self, n_clusters=number) for number in n_clusters], seed_of(rng)
+        searched = [way.n_clusters for way in ways if way._is_search(graph)]
+        search = Search.of(graph, seed) if searched else None
+        found = embedded([search], max(searched), self.device) if search is not None else []
+        partitions = []
         for way in ways:
-            way._check_units(graph, kept)
-        seed, n_components = seed_of(rng), graph.connectivity.n_components
-        searched = [way.n_clusters for way in ways if not way.official and way.n_clusters > max(1, n_components)]
-        embedded = self._embedded(graph, max(searched), seed) if searched else None
-        labels = [way._labels(graph, kept, embedded, seed) for way in ways]
-        return tuple(
-            Partition(numbered_by_first_unit(some), notes_on(graph, way.n_clusters))
-            for way, some in zip(ways, labels, strict=True)
-        )
+            if search is not None and way._is_search(graph):
+                partitions.append(way._partition(graph, way._clustered([search], found)[0]))
+            else:
+                partitions.append(way._partition(graph, way._without_search(graph, seed)))
+        return tuple(partitions)
 
     def many(self, graphs: Iterable[tuple[UnitGraph, np.random.Generator]]) -> Iterator[tuple[UnitGraph, Partition]]:
         """Each graph with its clusters, in order: those that it has alone.
+
+        Graphs of one shape, as the random versions of a network are, are clustered side by side.
 
         Args:
             graphs: Pairs of a graph and its generator; they are taken as they are needed.
@@ -92,58 +93,53 @@ class Spectral:
         Raises:
             PartitionError: As for the strategy itself.
         """
+        batch: list[Search] = []
         for graph, rng in graphs:
-            yield graph, self(graph, rng=rng)
+            search = Search.of(graph, seed_of(rng)) if self._is_search(graph) else None
+            if batch and (search is None or not search.fits_beside(batch[0], self.device)):
+                yield from self._side_by_side(batch)
+                batch = []
+            if search is None:
+                yield graph, self(graph, rng=rng)
+                continue
+            batch.append(search)
+            if len(batch) >= (self.batch_size or n_side_by_side(search, self.n_clusters, self.n_starts, self.device)):
+                yield from self._side_by_side(batch)
+                batch = []
+        yield from self._side_by_side(batch)
 
-    def _check_units(self, graph: UnitGraph, kept: Int[np.ndarray, " kept"]) -> None:
-        if len(kept) < self.n_clusters:
+    def _side_by_side(self, batch: Sequence[Search]) -> Iterator[tuple[UnitGraph, Partition]]:
+        if not batch:
+            return
+        labels = self._clustered(batch, embedded(batch, self.n_clusters, self.device))
+        for search, own in zip(batch, labels, strict=True):
+            yield search.graph, self._partition(search.graph, own)
+
+    def _is_search(self, graph: UnitGraph) -> bool:
+        """Whether eigenvectors have to be searched for."""
+        n_kept = int(np.count_nonzero(checked_graph(graph).components >= 0))
+        if n_kept < self.n_clusters:
             raise PartitionError(
-                f"{self.n_clusters} clusters were asked for, but only {len(kept)} of {graph.n_units} units have "
-                "edges; ask for fewer clusters"
+                f"{self.n_clusters} clusters were asked for, but only {n_kept} of {graph.n_units} units have edges; "
+                "ask for fewer clusters"
             )
+        return not self.official and self.n_clusters > max(1, graph.connectivity.n_components)
 
-    def _labels(
-        self, graph: UnitGraph, kept: Int[np.ndarray, " kept"], embedded: _Embedded | None, seed: int
-    ) -> Int[np.ndarray, " units"]:
+    def _clustered(self, batch: Sequence[Search], vectors: Sequence[np.ndarray]) -> list[Int[np.ndarray, " units"]]:
+        return clustered(
+            batch, vectors, self.n_clusters, refine=self.refine, n_starts=self.n_starts, device=self.device
+        )
+
+    def _without_search(self, graph: UnitGraph, seed: int) -> Int[np.ndarray, " units"]:
         labels = np.full(graph.n_units, -1, dtype=np.int64)
+        kept = np.flatnonzero(graph.components >= 0)
         if self.n_clusters == 1:
             labels[kept] = 0
         elif self.official:
             labels[kept] = official_labels(graph, kept, self.n_clusters, seed)
-        elif graph.connectivity.n_components >= self.n_clusters:
-            labels[kept] = packed(graph.components[kept], graph.degrees[kept], self.n_clusters)
         else:
-            assert embedded is not None
-            labels[embedded.operator.units] = self._clustered(embedded, seed)
+            labels[kept] = packed(graph.components[kept], graph.degrees[kept], self.n_clusters)
         return labels
 
-    def _embedded(self, graph: UnitGraph, n_clusters: int, seed: int) -> _Embedded:
-        operator = normalized_operator(graph, device=self.device)
-        components = graph.components[operator.units]
-        vectors = embed(operator, n_clusters, components, rng=numbered(seed, "eigenvectors")).vectors
-        return _Embedded(operator, vectors, is_connected=bool(components.max() == 0))
-
-    def _clustered(self, embedded: _Embedded, seed: int) -> Int[np.ndarray, " kept"]:
-        operator, vectors = embedded.operator, embedded.vectors[:, : self.n_clusters]
-        if embedded.is_connected and vectors.shape[1] > 1:
-            vectors = vectors[:, 1:]  # the same for every unit once divided by the root degrees
-        points = vectors / operator.root_degrees[:, None].astype(np.float32)
-        labels = k_means(
-            points,
-            # with the degrees as weights, k-means in these coordinates is the relaxation of n-cut itself
-            (operator.root_degrees**2).astype(np.float32),
-            self.n_clusters,
-            n_starts=self.n_starts,
-            n_iterations=FEW_ITERATIONS if self.refine else ITERATIONS,
-            rng=numbered(seed, "k-means"),
-        )
-        return refined(operator, labels, self.n_clusters) if self.refine else labels
-
-
-@dataclass(frozen=True, eq=False)
-class _Embedded:
-    """A graph's leading eigenvectors, and the operator that they are of."""
-
-    operator: NormalizedOperator
-    vectors: Float[np.ndarray, "kept dimensions"]
-    is_connected: bool
+    def _partition(self, graph: UnitGraph, labels: Int[np.ndarray, " units"]) -> Partition:
+        return Partition(numbered_by_first_unit(labels), notes_on(graph, self.n_clusters))
