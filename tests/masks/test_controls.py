@@ -10,7 +10,6 @@ from masks import planted_tasks
 from masks.untouched import state_of
 from modscope.errors import MaskError
 from modscope.masks.controls import mask_controls, with_random_weights
-from modscope.masks.faithfulness import faithfulness
 from modscope.masks.gradients import gradient_cosine
 from modscope.masks.interference import interference
 from modscope.masks.learner import MaskLearner
@@ -109,14 +108,6 @@ def test_stability_is_the_iou_of_every_two_seeds() -> None:
     assert np.array_equal(stability([masks[0], masks[0], masks[1]]), [1, 0, 0])
     with pytest.raises(MaskError, match="n_seeds=2"):
         stability(masks[:1])
-
-
-def test_faithfulness_rises_with_density_and_is_whole_at_one() -> None:
-    model, tasks, _ = planted()
-    curve = faithfulness(model, LEARNER(model, tasks[0]), tasks[0], densities=(0.01, 0.15, 1.0))
-    accuracy = curve["accuracy"].to_list()
-    assert accuracy[0] < 0.6 < accuracy[1] <= accuracy[2] == 1
-    assert curve["inverse"].to_list()[2] < 0.6
 
 
 def test_the_gradient_of_the_whole_mask_is_the_gradient_itself() -> None:
