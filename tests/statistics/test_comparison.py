@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,6 +112,45 @@ def test_an_extended_comparison_is_the_one_that_a_longer_run_gives() -> None:
     assert extended.looks == (10, 25)
     assert "samples were added 1 times" in (extended.note or "")
     assert extended.extended(5).looks == (10, 25, 30)
+
+
+class InStream:
+    """The statistic above, which can also take subjects in a stream; it looks two ahead, as a batch would."""
+
+    def __init__(self) -> None:
+        self.n_streams = 0
+
+    def __call__(self, values: np.ndarray, rng: np.random.Generator) -> float:
+        return noisy_value(values, rng)
+
+    def many(self, subjects: Iterable[tuple[np.ndarray, np.random.Generator]]) -> Iterator[float]:
+        self.n_streams += 1
+        waiting: list[tuple[np.ndarray, np.random.Generator]] = []
+        for pair in subjects:
+            waiting.append(pair)
+            if len(waiting) == 3:
+                yield from (noisy_value(*one) for one in waiting)
+                waiting = []
+        yield from (noisy_value(*one) for one in waiting)
+
+
+def test_a_statistic_that_takes_subjects_in_a_stream_gives_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, stream = np.arange(50.0), InStream()
+    one_by_one = compare(values, noisy_value, permuted, n_samples=14, alternative="less", rng=2)
+    streamed = compare(values, stream, permuted, n_samples=8, alternative="less", rng=2)
+    assert stream.n_streams == 1
+    assert np.array_equal(streamed.extended(6).null_samples, one_by_one.null_samples)
+    with ThreadPoolExecutor(2) as threads:
+        spread = compare(values, stream, permuted, n_samples=14, alternative="less", rng=2, executor=threads)
+    assert np.array_equal(spread.null_samples, one_by_one.null_samples)
+    assert stream.n_streams == 2  # workers take them one by one
+
+    def broken(subjects: Iterable[object]) -> Iterator[float]:
+        yield from (float("nan") for _ in subjects)
+
+    monkeypatch.setattr(stream, "many", broken)
+    with pytest.raises(StatisticsError, match="null sample 0 of permuted is nan"):
+        compare(values, stream, permuted, n_samples=3, alternative="less")
 
 
 def test_a_comparison_without_its_experiment_cannot_be_extended() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,8 +47,15 @@ class FoundNCut:
 
     def __call__(self, subject: UnitGraph | Wiring, rng: np.random.Generator) -> float:
         """n-cut of one clustering."""
-        graph = weight_graph(subject) if isinstance(subject, Wiring) else subject
+        graph = _graph_of(subject)
         return n_cut(graph, self.partitioner(graph, rng=rng))
+
+    def many(self, subjects: Iterable[tuple[UnitGraph | Wiring, np.random.Generator]]) -> Iterator[float]:
+        """The n-cut of each, in order; a partitioner that has `many` clusters them side by side."""
+        graphs = ((_graph_of(subject), rng) for subject, rng in subjects)
+        many = getattr(self.partitioner, "many", None)
+        found = many(graphs) if many else ((graph, self.partitioner(graph, rng=rng)) for graph, rng in graphs)
+        return (n_cut(graph, partition) for graph, partition in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +257,10 @@ def _observed_partitions(graph: UnitGraph, partitioner: Partitioner, seed: int, 
         return partitioner(graph, rng=numbered(seed, "observed", index))
 
     return map_in_order(clustering, range(n_observed), description="clusterings of the network")
+
+
+def _graph_of(subject: UnitGraph | Wiring) -> UnitGraph:
+    return weight_graph(subject) if isinstance(subject, Wiring) else subject
 
 
 def _density(graph: UnitGraph) -> float:

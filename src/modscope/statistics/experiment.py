@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from modscope.errors import StatisticsError
-from modscope.jobs.executors import map_in_order
+from modscope.jobs.executors import map_in_order, one_thread
+from modscope.progress import track
 from modscope.randomness import numbered
 
 Statistic: TypeAlias = Callable[[Any, np.random.Generator], float]
@@ -43,9 +44,21 @@ class Experiment:
     def samples(
         self, start: int, stop: int, executor: Executor | None, description: str = ""
     ) -> Float[np.ndarray, " samples"]:
-        """Samples `start` to `stop - 1`."""
+        """Samples `start` to `stop - 1`.
+
+        In this process a statistic that has a method `many` takes the random subjects in a stream, as many side by side
+        as it likes: `many(pairs of subject and rng)` -> the numbers, in order.
+        """
         description = description or f"null samples, {name_of(self.null)}"
-        values = map_in_order(self.sample, range(start, stop), executor=executor, description=description)
+        many = getattr(self.statistic, "many", None)
+        if executor is not None or many is None:
+            values = map_in_order(self.sample, range(start, stop), executor=executor, description=description)
+            return np.array(values, dtype=np.float64)
+        subjects = (random_subject(self.subject, self.null, self.seed, index) for index in range(start, stop))
+        with one_thread():
+            numbers = list(track(many(subjects), description, total=stop - start))
+        where = f"of {name_of(self.null)}"
+        values = [_number(value, f"null sample {index} {where}") for index, value in enumerate(numbers, start)]
         return np.array(values, dtype=np.float64)
 
 
