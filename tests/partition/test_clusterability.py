@@ -81,6 +81,42 @@ def test_a_comparison_of_clusterability_can_be_extended() -> None:
     assert np.array_equal(short.extended(10).null_samples, longer.null_samples)
 
 
+def test_an_extended_test_has_the_samples_of_a_longer_one_and_a_verdict_that_allows_for_two_looks() -> None:
+    graph = replace(SMALL, strength=20)(rng=3)
+    first = clusterability(graph, Spectral(3), n_samples=19, n_observed=2)
+    extended, longer = first.extended(20), clusterability(graph, Spectral(3), n_samples=39, n_observed=2)
+    for null, comparison in extended.items():
+        assert np.array_equal(comparison.null_samples, longer[null].null_samples)
+        assert comparison.looks == (19, 39)
+        assert comparison.p_value < comparison.anytime_p_value < 0.05
+        assert f"p = {comparison.anytime_p_value:.3g} after 2 looks" in extended.sentence
+    assert extended.verdict == longer.verdict == "yes"
+    assert extended.n_cut == first.n_cut
+
+
+def test_after_two_looks_the_verdict_goes_by_the_anytime_valid_p() -> None:
+    """p = .05 from the plain count, but r = 1 of 39 after a look at 19 is not enough at any time."""
+    samples = np.concatenate([[1.4], np.linspace(1.9, 2.1, 38)])
+    once = Comparison(1.5, samples, "less", "by hand", looks=(39,))
+    twice = replace(once, looks=(19, 39))
+    assert once.p_value == twice.p_value == pytest.approx(0.05)
+    assert twice.anytime_p_value > 0.05
+    assert judged(once, once, density=1.0)[0] == "yes"
+    assert judged(twice, twice, density=1.0)[0] == "no"
+
+
+def test_the_interval_tells_where_further_clusterings_fall() -> None:
+    """Rough clusterings of a graph without modules differ from seed to seed."""
+    graph, rough = SMALL(rng=4), Spectral(6, refine=False, n_starts=1)
+    result = clusterability(graph, rough, nulls="shuffle_weights", n_samples=1, n_observed=20, min_share=0.0)
+    assert result.interval is not None
+    low, high = result.interval
+    further = [n_cut(graph, rough(graph, rng=seed)) for seed in range(100, 200)]
+    assert 0.85 <= np.mean([low <= value <= high for value in further]) <= 1
+    assert low > min(further) - np.ptp(further)  # and it is no wider than it has to be
+    assert high < max(further) + np.ptp(further)
+
+
 def test_stability_is_the_mean_agreement_of_repeated_clusterings() -> None:
     result = clusterability(replace(SMALL, strength=30)(rng=0), Spectral(3), n_samples=19)
     assert result.stability == 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +120,18 @@ class Clusterability(Mapping[str, Comparison]):
     def get(self, null: str, default: Any = None) -> Any:
         """The comparison with this null model, or the default."""
         return self.comparisons.get(null, default)
+
+    def extended(self, n_samples: int, *, executor: Executor | None = None) -> Clusterability:
+        """The same test with `n_samples` more samples of every null model: those that a longer first run had drawn.
+
+        Whoever looks and then draws more has more chances to see something, so the verdict then goes by the
+        anytime-valid p-values.
+
+        Raises:
+            StatisticsError: If `n_samples` is not positive.
+        """
+        longer = {name: comparison.extended(n_samples, executor=executor) for name, comparison in self.items()}
+        return replace(self, comparisons=longer)
 
     def summary(self) -> dict[str, Any]:
         """The verdict and what holds for all nulls alike."""
@@ -247,7 +259,12 @@ def judged(
 
 
 def _holds(comparison: Comparison) -> bool:
-    return comparison.p_value <= LEVEL and (comparison.effect or 0.0) >= MIN_EFFECT
+    return _p_value(comparison) <= LEVEL and (comparison.effect or 0.0) >= MIN_EFFECT
+
+
+def _p_value(comparison: Comparison) -> float:
+    """The plain one; after a second look the one that allows for any number of looks."""
+    return comparison.p_value if len(comparison.looks) <= 1 else comparison.anytime_p_value
 
 
 def _observed_partitions(graph: UnitGraph, partitioner: Partitioner, seed: int, n_observed: int) -> list[Partition]:
@@ -271,4 +288,5 @@ def _density(graph: UnitGraph) -> float:
 def _numbers(comparison: Comparison) -> str:
     z = "z undefined" if comparison.z_score is None else f"z = {comparison.z_score:.1f}"
     effect = "" if comparison.effect is None else f", n-cut {100 * comparison.effect:.1f} % below chance"
-    return f"{comparison.null_name}: p = {comparison.p_value:.3g}, {z}{effect}"
+    looks = f" after {len(comparison.looks)} looks" if len(comparison.looks) > 1 else ""
+    return f"{comparison.null_name}: p = {_p_value(comparison):.3g}{looks}, {z}{effect}"
