@@ -139,6 +139,52 @@ def matched(first: Partition, second: Partition) -> tuple[Partition, Float[np.nd
     return Partition(renamed, second.notes), best
 
 
+def corresponding_units(
+    values: Float[np.ndarray, "examples units"],
+    others: Float[np.ndarray, "examples units"],
+    group_of: Int[np.ndarray, " units"],
+) -> Int[np.ndarray, " units"]:
+    """For each unit of one network, the unit of another of the same architecture that does most nearly the same.
+
+    Two trained networks have their hidden units in different orders. Within each unit group units are paired one to
+    one, so that the sum of their absolute correlations over the examples is largest. `Partition(labels[found])` then
+    has the second network's clusters in the first one's order, and can be compared with its own.
+
+    Args:
+        values: What every unit of the first network does on some examples (`unit_values`).
+        others: The same of the second network, on the same examples.
+        group_of: Unit group of each unit, as `wiring.group_of`.
+
+    Raises:
+        PartitionError: If the shapes do not fit, there are fewer than two examples, or a value is not finite.
+
+    Source: Li, Yosinski, Clune, Lipson & Hopcroft 2016 (one-to-one matching of neurons).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if values.shape != others.shape or values.shape[1:] != group_of.shape or len(values) < 2:
+        raise PartitionError(
+            "units are paired by their values on the same two or more examples; got shapes "
+            f"{values.shape} and {others.shape} for {len(group_of)} units"
+        )
+    if not (np.isfinite(values).all() and np.isfinite(others).all()):
+        raise PartitionError("units can only be paired by finite values; leave out units that were not read")
+    found = np.arange(len(group_of))
+    for group in np.unique(group_of):
+        units = np.flatnonzero(group_of == group)
+        likeness = np.abs(_standardised(values[:, units]).T @ _standardised(others[:, units])) / len(values)
+        found[units] = units[linear_sum_assignment(-likeness)[1]]
+    return found
+
+
+def _standardised(values: Float[np.ndarray, "examples units"]) -> Float[np.ndarray, "examples units"]:
+    """Mean 0 and spread 1; 0 for a unit whose value never changes, which is like no other."""
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    spread = centred.std(axis=0)
+    scaled: np.ndarray = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+    return scaled
+
+
 def _common(first: Partition, second: Partition) -> tuple[Int[np.ndarray, " common"], Int[np.ndarray, " common"]]:
     _check_lengths(first, second)
     in_both = (first.labels >= 0) & (second.labels >= 0)
