@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import families
 from fingerprint import differences
 from masks import planted_tasks
 from masks.untouched import state_of
+from modscope.data.examples import Examples
+from modscope.data.idx import mnist
 from modscope.errors import MaskError, TaskError
 from modscope.masks.applied import applied
 from modscope.masks.learner import MaskLearner, MaskLearningError, learn_masks
 from modscope.masks.metrics import iou
+from modscope.models.published import load
 from modscope.partition.partition import Partition
 from modscope.tasks.task import Task, evaluate
 from modscope.wiring.trace import read_wiring
@@ -324,3 +328,25 @@ def test_impossible_settings_are_refused_when_they_are_made(options: dict[str, A
 def test_a_task_whose_data_can_be_read_once_is_refused() -> None:
     with pytest.raises(TaskError, match="only once"):
         Task("once", iter([1]), [1], loss=len, correct=len)  # type: ignore[arg-type]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("granularity", ["weight", "row", "unit"])
+def test_without_any_setting_a_small_part_of_a_published_network_does_its_task(
+    granularity: str, data_folder: Path
+) -> None:
+    network, images = load("lenet_mnist", folder=data_folder), mnist(data_folder).test
+    examples = Examples(network.prepare(images.inputs[:3000]), images.targets[:3000].long())
+    task = Task(
+        "digits",
+        examples[:2500].batches(128),
+        examples[2500:].batches(500),
+        loss=F.cross_entropy,
+        correct=lambda outputs, targets: outputs.argmax(1) == targets,
+    )
+    mask = MaskLearner(granularity=granularity, n_steps=150)(network.model, task)
+    assert mask.density < 0.7
+    with applied(network.model, mask):
+        assert evaluate(network.model, task).accuracy > 0.93
+    with applied(network.model, ~mask):
+        assert evaluate(network.model, task).accuracy < 0.3

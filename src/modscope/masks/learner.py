@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,11 @@ from modscope.partition.partition import Partition
 from modscope.randomness import Rng, numbered, seed_of
 from modscope.tasks.task import Task, as_tasks
 from modscope.wiring.wiring import Wiring
+
+# What is sampled when the user does not say. What one weight is worth, the gradient foretells. What a unit is worth it
+# does not: nearly nothing while an indispensable unit is whole, and anything while it is gone. So groups are sampled
+# softly, on the way between the two.
+BEST_ESTIMATOR: Mapping[str, str] = {"weight": LOCAL, "group": "hard_concrete"}
 
 
 class MaskLearningError(MaskError):
@@ -57,7 +62,7 @@ class MaskLearner:
             convolutions or attention start below the accuracy from which they can be learned.
         estimator: "local_reparameterization" (samples outputs of linear layers on vectors, and is "rao_blackwell"
             elsewhere and in the last steps), "rao_blackwell", "straight_through" (the paper's), "hard_concrete" or
-            "continuous_sparsification".
+            "continuous_sparsification". None: the best known for the granularity, see `BEST_ESTIMATOR`.
         granularity: What one logit decides about: "weight", "row" (a unit's incoming weights), "column" (outgoing),
             "unit" (both), "head", "layer", "block", a Partition (a cluster), or group numbers by parameter name.
         parameters: "weights" (matrices, kernels, embeddings), "weights+biases", "all", "csordas2021", or patterns.
@@ -83,7 +88,7 @@ class MaskLearner:
     learning_rate: float = 0.2
     n_samples: int = 4
     initial_logit: float = 4.0
-    estimator: str = LOCAL
+    estimator: str | None = None
     granularity: Granularity = "weight"
     parameters: str | Sequence[str] = "weights"
     hard_share: float = 0.1
@@ -100,8 +105,14 @@ class MaskLearner:
         self._settings(0.0 if self.penalty is None else self.penalty)  # checks the others
 
     def _settings(self, penalty: float) -> Settings:
-        names = {field.name for field in dataclasses.fields(Settings)} - {"penalty"}
-        return Settings(penalty=penalty, **{name: getattr(self, name) for name in names})
+        names = {field.name for field in dataclasses.fields(Settings)} - {"penalty", "estimator"}
+        return Settings(penalty=penalty, estimator=self._estimator(), **{name: getattr(self, name) for name in names})
+
+    def _estimator(self) -> str:
+        if self.estimator is not None:
+            return self.estimator
+        is_per_weight = isinstance(self.granularity, str) and self.granularity == "weight"
+        return BEST_ESTIMATOR["weight" if is_per_weight else "group"]
 
     @classmethod
     def csordas2021(cls, **changes: Any) -> MaskLearner:
@@ -156,7 +167,7 @@ class MaskLearner:
                     "task's data",
                     self._mask(layout, error.logits, {**details, "n_steps": error.step}),
                 ) from error
-            sampled, thresholded = accuracy_gap(objective, logits, self.estimator)
+            sampled, thresholded = accuracy_gap(objective, logits, self._estimator())
             strata = weight_strata(model, task, objective.weights)
         details |= {"n_steps": training.n_steps_done, "last_loss": training.last_loss}
         details |= {"sampled_accuracy": sampled, "thresholded_accuracy": thresholded}
@@ -173,6 +184,7 @@ class MaskLearner:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        settings["estimator"] = self._estimator()
         if isinstance(self.granularity, Partition):
             settings["granularity"] = "partition"
         elif not isinstance(self.granularity, str):
