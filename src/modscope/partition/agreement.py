@@ -141,8 +141,8 @@ def matched(first: Partition, second: Partition) -> tuple[Partition, Float[np.nd
 
 def corresponding_units(
     values: Float[np.ndarray, "examples units"],
-    others: Float[np.ndarray, "examples units"],
-    group_of: Int[np.ndarray, " units"],
+    others: Float[np.ndarray, "other_examples other_units"],
+    group_of: Int[np.ndarray, " grouped_units"],
 ) -> Int[np.ndarray, " units"]:
     """For each unit of one network, the unit of another of the same architecture that does most nearly the same.
 
