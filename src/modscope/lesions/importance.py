@@ -14,6 +14,7 @@ from torch import nn
 
 from modscope.errors import LesionError
 from modscope.lesions.controls import N_FIRST, H, Part, at_least, control_drops, parts_of
+from modscope.lesions.dissociation import Dissociation, dissociations
 from modscope.lesions.engine import LesionEngine, Metric
 from modscope.lesions.values import Value
 from modscope.partition.partition import Partition
@@ -116,9 +117,9 @@ class Importance:
     @cached_property
     def dissociations(self) -> tuple[Dissociation, ...]:
         """For each pair of tasks: do two clusters exist, each of which one task needs and the other does not?"""
-        clusters = np.flatnonzero(~self._is_sub_cluster)
-        pairs = [(a, b) for a in range(len(self.tasks)) for b in range(a + 1, len(self.tasks))]
-        return tuple(self._dissociation(a, b, clusters) for a, b in pairs) if len(clusters) > 1 else ()
+        rows = np.flatnonzero(~self._is_sub_cluster)
+        clusters = [self.parts[i].cluster for i in rows]
+        return dissociations(self._standardised[:, rows], clusters, self.tasks) if len(rows) > 1 else ()
 
     def owners(self, task: str) -> float | None:
         """How many clusters share a task: exp(entropy) of the clusters' drops beyond chance; None if there are none.
@@ -194,15 +195,6 @@ class Importance:
             raise LesionError(f"no task '{task}' among {', '.join(self.tasks)}")
         return self.tasks.index(task)
 
-    def _dissociation(self, a: int, b: int, clusters: np.ndarray) -> Dissociation:
-        rows = self._standardised[:, clusters]
-        preference = rows[:, :, a] - rows[:, :, b]
-        # For every partition its own best pair: the observed one gets no advantage from having been searched.
-        best = np.minimum(preference.max(axis=1), -preference.min(axis=1))
-        names = [self.parts[clusters[i]].cluster for i in (preference[0].argmax(), preference[0].argmin())]
-        comparison = self._comparison(best[0], best[1:], "random partitions with the same sub-cluster sizes")
-        return Dissociation((self.tasks[a], self.tasks[b]), (names[0], names[1]), comparison)
-
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for i, part in enumerate(self.parts):
@@ -224,23 +216,6 @@ class Importance:
                     }
                 )
         return rows
-
-
-@dataclass(frozen=True, eq=False)
-class Dissociation:
-    """Two tasks and the two clusters that tell them apart best.
-
-    The statistic is the smaller of the two preferences: how much more the first task loses with the first cluster than
-    the second task does, and the other way round; drops standardised by their controls. High = each task has its own.
-    """
-
-    tasks: tuple[str, str]
-    clusters: tuple[int, int]
-    comparison: Comparison
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers as plain JSON values."""
-        return {"tasks": list(self.tasks), "clusters": list(self.clusters), "comparison": self.comparison.to_dict()}
 
 
 def importance(
