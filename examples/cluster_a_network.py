@@ -13,6 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,36 +29,57 @@ def network(name: str) -> tuple[nn.Module, torch.Tensor]:
     if name in PUBLISHED:
         published = load(PUBLISHED[name], folder=DATA)
         return published.model, published.example_inputs
-    from transformers import GPT2Config, GPT2Model
+    from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return GPT2Model(GPT2Config()).eval(), torch.zeros(1, 8, dtype=torch.long)
+    return GPT2LMHeadModel(GPT2Config()).eval(), torch.zeros(1, 8, dtype=torch.long)
+
+
+def clustered(name: str, n_clusters: int, n_samples: int) -> tuple[ms.UnitGraph, ms.Clusterability]:
+    """The network's units as a graph, and its clusters against both null models."""
+    graph = ms.weight_graph(ms.read_wiring(*network(name)))
+    with ms.progress():  # bars with the time left
+        result = ms.clusterability(graph, ms.Spectral(n_clusters), n_samples=n_samples)
+    print(f"\n{name}: {graph}")
+    print(f"verdict: {result.verdict} - {result.sentence}")
+    print(f"cluster sizes {result.partition.sizes.tolist()}; stability {result.stability:.2f}")
+    print(result.to_frame().select("null", "n_cut", "null_mean", "null_sd", "effect", "z_score", "p_value", "floor"))
+    return graph, result
+
+
+def units_by_group(graph: ms.UnitGraph, partition: ms.Partition) -> np.ndarray:
+    """How many of each unit group's units (rows) are in each cluster (columns), as a share of the group."""
+    counts = np.zeros((len(graph.group_names), partition.n_clusters))
+    is_in = partition.labels >= 0
+    np.add.at(counts, (graph.group_of[is_in], partition.labels[is_in]), 1)
+    return counts / np.maximum(np.bincount(graph.group_of, minlength=len(counts)), 1)[:, None]
+
+
+def draw(found: dict[str, tuple[ms.UnitGraph, ms.Clusterability]], path: str) -> None:
+    """One row per network: where its clusters lie, layer by layer, and its n-cut beside those of random networks."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(found), 2, figsize=(11, 3.6 * len(found)), squeeze=False)
+    for (name, (graph, result)), (left, right) in zip(found.items(), axes, strict=True):
+        left.imshow(units_by_group(graph, result.partition), aspect="auto", cmap="Blues", vmin=0)
+        left.set(title=name, xlabel="cluster", ylabel="unit group, by depth")
+        result.plot(right)
+        right.set_title(f"verdict: {result.verdict}")
+    figure.tight_layout()
+    figure.savefig(path)
+    print(f"picture: {path}")
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--networks", nargs="+", choices=[*PUBLISHED, "gpt2"], default=list(PUBLISHED))
 parser.add_argument("--clusters", type=int, default=12)
 parser.add_argument("--samples", type=int, default=39, help="random networks of each null model")
-parser.add_argument("--picture", help="where to draw the n-cuts of the last network")
+parser.add_argument("--picture", help="where to draw what was found")
 options = parser.parse_args()
 
-if "gpt2" not in options.networks and not Path(DATA, "networks").is_dir():
+if set(options.networks) & set(PUBLISHED) and not Path(DATA, "networks").is_dir():
     raise SystemExit(f"there are no published networks at {DATA}; set MODSCOPE_DATA")
 
-for name in options.networks:
-    wiring = ms.read_wiring(*network(name))
-    graph = ms.weight_graph(wiring)
-    with ms.progress():  # bars with the time left
-        result = ms.clusterability(graph, ms.Spectral(options.clusters), n_samples=options.samples, n_observed=2)
-    print(f"\n{name}: {graph}")
-    print(f"verdict: {result.verdict} - {result.sentence}")
-    print(
-        f"n-cut {result.n_cut:.3f}; cluster sizes {result.partition.sizes.tolist()}; stability {result.stability:.2f}"
-    )
-    print(result.to_frame().select("null", "null_mean", "null_sd", "effect", "z_score", "p_value", "floor"))
-
+found = {name: clustered(name, options.clusters, options.samples) for name in options.networks}
 if options.picture:
-    figure = result.plot().figure
-    figure.tight_layout()
-    figure.savefig(options.picture)
-    print(f"picture: {options.picture}")
+    draw(found, options.picture)

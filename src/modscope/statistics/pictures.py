@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from modscope.statistics.comparison import Comparison
 
+FEW = 10  # samples that a histogram would say nothing about
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#bab0ac")  # told apart by colour-blind readers too
 
 
@@ -28,12 +31,24 @@ def plot_comparisons(
         ax = plt.figure(figsize=(5, 3)).add_subplot()
     for index, (name, comparison) in enumerate(comparisons.items()):
         legend = f"{name}: p = {comparison.p_value:.3g} (n = {comparison.n_samples})"
-        ax.hist(comparison.null_samples, bins="auto", color=COLOURS[index % len(COLOURS)], alpha=0.6, label=legend)
+        _draw_samples(comparison, index, legend, ax)
     first = next(iter(comparisons.values()))
     ax.axvline(first.observed, color="black", label="observed")
     if first.interval is not None:
         ax.axvspan(*first.interval, color="black", alpha=0.15, linewidth=0)
     ax.set_xlabel(label)
     ax.set_ylabel("null samples")
+    ax.ticklabel_format(axis="x", useOffset=False)
+    ax.locator_params(axis="x", nbins=6)
+    ax.margins(y=0.35)  # room for the legend
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def _draw_samples(comparison: Comparison, index: int, legend: str, ax: Axes) -> None:
+    """A histogram; samples too few, or too equal, for one are marks of height 1."""
+    samples, colour = comparison.null_samples, COLOURS[index % len(COLOURS)]
+    if len(samples) < FEW or np.ptp(samples) <= 1e-6 * np.abs(samples).max():
+        ax.vlines(samples, 0, 1, color=colour, label=legend)
+    else:
+        ax.hist(samples, bins="auto", color=colour, alpha=0.6, label=legend)
