@@ -65,6 +65,13 @@ class PairOverlap:
     overlap: Float[np.ndarray, "first_seeds second_seeds"]
     w: Float[np.ndarray, "first_seeds second_seeds"] | None
     within: Float[np.ndarray, "masks masks"]  # overlap of all masks of both tasks, first task's seeds first
+    chance: Float[np.ndarray, "masks masks"]  # what random weights of the same sizes would have
+
+    @property
+    def n_seeds(self) -> dict[str, int]:
+        """Masks per task."""
+        n_first = len(self.overlap)
+        return {self.first: n_first, self.second: len(self.within) - n_first}
 
     @property
     def total(self) -> OverlapRow:
@@ -169,7 +176,7 @@ def _pair(mask_set: MaskSet, first: str, second: str, rng: np.random.Generator) 
     if total.w is not None and total.ceiling is not None:
         chance = whole.chance[:n_first, n_first:]
         w = (cross - chance) / (total.ceiling - chance)
-    return PairOverlap(first, second, (*rows, total), cross, w, whole.iou)
+    return PairOverlap(first, second, (*rows, total), cross, w, whole.iou, whole.chance)
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""How much do tasks share: p_specialize and p_reuse, with interval and p."""
+"""How much do tasks share: p_specialize and p_reuse, and how far further seeds would move them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from modscope.masks.overlap import Overlap, PairOverlap
 from modscope.tasks.task import Task
 
-_N_RESAMPLES = 2000  # of the seeds, for an interval
 _MOST_SPLITS = 10_000  # of the seeds' masks into two tasks, beyond which splits are drawn at random
 
 
@@ -22,10 +21,25 @@ class SharingScore:
     """p_specialize or p_reuse: a value with its interval over seeds; None, with the reason, where undefined."""
 
     value: float | None
-    interval: tuple[float, float] | None
-    p_value: float | None
+    interval: tuple[float, float] | None  # 95 %, of what many more seeds on this network would give
+    p_value: float | None  # that masks of one task would overlap as little as those of the two tasks do
     floor: float | None  # the smallest p that the number of seeds allows
     reason: str
+
+    def __str__(self) -> str:
+        if self.value is None or self.interval is None:
+            return f"undefined: {self.reason}"
+        return f"{self.value:.2f} (95 % interval {self.interval[0]:.2f} to {self.interval[1]:.2f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as plain JSON values; None where undefined."""
+        return {
+            "value": self.value,
+            "interval": None if self.interval is None else list(self.interval),
+            "p_value": self.p_value,
+            "floor": self.floor,
+            "reason": self.reason,
+        }
 
 
 def sharing_score(
@@ -42,17 +56,15 @@ def sharing_score(
         reason = failed.get(first.name) or failed.get(second.name) or pair.total.reason
         if reason:
             reasons.append(f"{first.name} and {second.name}: {reason}")
-        elif pair.w is not None:
+        else:
             overlaps.append(pair)
     if not overlaps:
         return SharingScore(None, None, None, None, "; ".join(reasons))
-    values = [_mean_w(pair.w for pair in overlaps)]
-    resampled = [_mean_w(_resampled(pair.w, rng) for pair in overlaps) for _ in range(_N_RESAMPLES)]
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    value, (low, high) = mean_w(overlaps), interval_over_seeds(overlaps)
     p_value, floor = _split_test(overlaps, rng)
     if reuse:
-        return SharingScore(values[0], (float(low), float(high)), p_value, floor, "")
-    return SharingScore(1 - values[0], (float(1 - high), float(1 - low)), p_value, floor, "")
+        return SharingScore(value, (low, high), p_value, floor, "")
+    return SharingScore(1 - value, (1 - high, 1 - low), p_value, floor, "")
 
 
 def same_function(first: Task, second: Task) -> bool:
@@ -60,15 +72,87 @@ def same_function(first: Task, second: Task) -> bool:
     return first.function is not None and first.function == second.function
 
 
-def _mean_w(matrices: Any) -> float:
-    return float(np.mean([matrix.mean() for matrix in matrices]))
+def mean_w(pairs: Sequence[PairOverlap], left_out: tuple[str, int] | None = None) -> float:
+    """Mean over the pairs of (overlap - chance) / (ceiling - chance).
+
+    Args:
+        pairs: Pairs with at least two seeds a task.
+        left_out: A task and the number of a seed whose mask does not count.
+    """
+    return float(np.mean([_w(pair, left_out) for pair in pairs]))
 
 
-def _resampled(w: Any, rng: np.random.Generator) -> Float[np.ndarray, "first_seeds second_seeds"]:
-    rows = rng.integers(w.shape[0], size=w.shape[0])
-    columns = rng.integers(w.shape[1], size=w.shape[1])
-    resampled: np.ndarray = w[np.ix_(rows, columns)]
-    return resampled
+def interval_over_seeds(pairs: Sequence[PairOverlap], *, level: float = 0.95) -> tuple[float, float]:
+    """Where the mean w over ever more seeds of mask learning, on the same network, lies with chance `level`.
+
+    The jackknife leaves out one mask of one task at a time; each task's variance has (seeds - 1) degrees of freedom,
+    and Student's t with those of the sum (Satterthwaite) makes the interval wide where there are few. Leaving out one
+    of two seeds leaves no agreement between seeds: then the ceiling is held, and its variance is taken from how the
+    seeds differ in their overlap with the other task. It is never narrower than one weight more or less in common.
+
+    Source: Arvesen 1969 (jackknife of functions of several samples); Satterthwaite 1946.
+    """
+    from scipy.special import stdtrit
+
+    n_seeds = {task: n for pair in pairs for task, n in pair.n_seeds.items()}
+    variances = np.array([_variance_over_seeds(pairs, task, n) for task, n in n_seeds.items()])
+    freedom = np.array(list(n_seeds.values())) - 1
+    one_weight = float(np.mean([1 / (pair.total.n_kept * _range_of(pair)) for pair in pairs]))
+    total = float(variances.sum())
+    if total > one_weight**2:
+        half = float(stdtrit(total**2 / (variances**2 / freedom).sum(), (1 + level) / 2)) * np.sqrt(total)
+    else:
+        half = float(stdtrit(freedom.sum(), (1 + level) / 2)) * one_weight
+    value = mean_w(pairs)
+    return value - half, value + half
+
+
+def _variance_over_seeds(pairs: Sequence[PairOverlap], task: str, n_seeds: int) -> float:
+    without = np.array([mean_w(pairs, (task, seed)) for seed in range(n_seeds)])
+    variance = (n_seeds - 1) / n_seeds * float(((without - without.mean()) ** 2).sum())
+    return variance if n_seeds > 2 else variance + _variance_of_held_ceiling(pairs, task)
+
+
+def _variance_of_held_ceiling(pairs: Sequence[PairOverlap], task: str) -> float:
+    """How far the agreement of one pair of seeds moves mean w: as if seeds moved it as they move the overlap."""
+    own = [pair for pair in pairs if task in pair.n_seeds]
+    by_seed = [pair.overlap.mean(axis=1 if task == pair.first else 0) for pair in own]
+    slopes = [_w(pair, None) / _range_of(pair) / 2 for pair in own]  # the ceiling is a geometric mean of two
+    moved = np.sum([slope * overlap for slope, overlap in zip(slopes, by_seed, strict=True)], axis=0) / len(pairs)
+    return 2 * float(moved.var(ddof=1))
+
+
+def _w(pair: PairOverlap, left_out: tuple[str, int] | None) -> float:
+    first, second = _seeds(pair, left_out)
+    cross, chance = pair.within[np.ix_(first, second)], pair.chance[np.ix_(first, second)]
+    ceiling = np.sqrt(_agreement(pair, first) * _agreement(pair, second))
+    return float(((cross - chance) / (ceiling - chance)).mean())
+
+
+def _seeds(pair: PairOverlap, left_out: tuple[str, int] | None) -> list[Int[np.ndarray, " _seeds"]]:
+    """Rows of `within` of either task's masks, without the one left out."""
+    n_first = len(pair.overlap)
+    rows = np.arange(n_first), np.arange(n_first, len(pair.within))
+    task, seed = left_out or ("", -1)
+    return [
+        np.delete(row, seed) if name == task else row for name, row in zip((pair.first, pair.second), rows, strict=True)
+    ]
+
+
+def _agreement(pair: PairOverlap, seeds: Int[np.ndarray, " seeds"]) -> float:
+    """Mean overlap of every two masks of one task; of both its masks if only one is left."""
+    if len(seeds) < 2:
+        is_first = seeds[0] < len(pair.overlap)
+        seeds = np.arange(len(pair.overlap)) if is_first else np.arange(len(pair.overlap), len(pair.within))
+    block = pair.within[np.ix_(seeds, seeds)]
+    return float(block[np.triu_indices(len(block), 1)].mean())
+
+
+def _range_of(pair: PairOverlap) -> float:
+    """Ceiling - chance."""
+    first, second = _seeds(pair, None)
+    ceiling = np.sqrt(_agreement(pair, first) * _agreement(pair, second))
+    return float(ceiling - pair.chance[np.ix_(first, second)].mean())
 
 
 def _split_test(pairs: Sequence[PairOverlap], rng: np.random.Generator) -> tuple[float, float]:

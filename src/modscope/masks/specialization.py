@@ -86,8 +86,8 @@ class Specialization:
             "density": self.density.tolist(),
             "overlap": None if self.overlap is None else self.overlap.to_dict(),
             "dissociations": [_plain_dissociation(each) for each in self.dissociations],
-            "p_specialize": _plain_score(self.specialize),
-            "p_reuse": _plain_score(self.reuse),
+            "p_specialize": self.specialize.to_dict(),
+            "p_reuse": self.reuse.to_dict(),
         }
 
     def record(self) -> Record:
@@ -180,16 +180,6 @@ def _empty_masks(mask_set: MaskSet) -> dict[str, str]:
         name: f"the mask of {name} is empty"
         for name in mask_set
         if any(mask.n_kept == 0 for mask in mask_set.seeds(name))
-    }
-
-
-def _plain_score(score: SharingScore) -> dict[str, Any]:
-    return {
-        "value": score.value,
-        "interval": None if score.interval is None else list(score.interval),
-        "p_value": score.p_value,
-        "floor": score.floor,
-        "reason": score.reason,
     }
 
 
