@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import modscope.graph.operator as operators
-from modscope.graph.operator import normalized_operator
+from modscope.graph.operator import NormalizedOperator, Stack, normalized_operator
 from modscope.graph.unit_graph import UnitGraph
 from planted.graphs import chain, gaussian_mlp, pruned, random_blocks
 
@@ -15,12 +14,17 @@ def slow_operator(graph: UnitGraph, units: np.ndarray) -> np.ndarray:
     return adjacency / np.outer(root, root)
 
 
+def slow_operator_of(operator: NormalizedOperator) -> np.ndarray:
+    """The (half) matrix, from what the operator does to each unit alone."""
+    whole = operator.multiply(np.eye(len(operator.units)))
+    return whole[: operator.n_first, operator.n_first :] if operator.is_bipartite else whole
+
+
 def check(graph: UnitGraph) -> None:
     operator = normalized_operator(graph)
     x = np.random.default_rng(0).standard_normal((len(operator.units), 3)).astype(np.float32)
     expected = slow_operator(graph, operator.units) @ x
     np.testing.assert_allclose(operator.multiply(x), expected, atol=1e-5)
-    np.testing.assert_allclose(operator.multiply(x[:, 0]), expected[:, 0], atol=1e-5)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.02, 0.1, 0.5]))
@@ -34,16 +38,34 @@ def test_the_operator_multiplies_as_its_definition(seed, density):
 def test_a_layered_graph_keeps_only_the_half_between_its_colours():
     graph = chain(gaussian_mlp(widths=(9, 8, 7, 6)))
     operator = normalized_operator(graph)
-    assert operator.half.shape == (16, 14)
+    assert operator.shape == (16, 14)
     check(graph)
 
 
-@pytest.mark.parametrize("mostly_empty", [0.0, 1.0])
-def test_a_long_chain_is_multiplied_part_by_part_to_the_same_result(monkeypatch, mostly_empty):
-    monkeypatch.setattr(operators, "PARTLY_EMPTY", mostly_empty)
-    graph = chain(gaussian_mlp(widths=(9, 8, 7, 6, 5, 4, 3)))
-    assert bool(normalized_operator(graph).rectangles) == (mostly_empty == 1)
-    check(graph)
+def test_dense_weights_are_not_copied():
+    graph = chain([weight.astype(np.float32) for weight in gaussian_mlp(widths=(9, 8, 7, 6))])
+    for part, block in zip(normalized_operator(graph).parts, graph.blocks, strict=True):
+        assert np.shares_memory(part.sizes, block.sizes)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.97])
+@pytest.mark.parametrize("name", ["layered", "odd cycles"])
+def test_a_stack_multiplies_each_operator_with_its_own_vectors(name, share):
+    def graph(seed: int) -> UnitGraph:
+        if name == "layered":
+            return chain(pruned(gaussian_mlp(seed, widths=(90, 80, 70)), share))
+        return random_blocks(np.random.default_rng(seed), n_units=40, density=0.5 * (1 - share))
+
+    found = [normalized_operator(graph(seed)) for seed in range(3)]
+    x = np.random.default_rng(0).standard_normal((1, found[0].shape[1], 2))
+    for operator in found:
+        whole = slow_operator_of(operator)
+        forward = Stack([operator]).forward(np.resize(x, (1, operator.shape[1], 2)))[0]
+        np.testing.assert_allclose(forward, whole @ np.resize(x, (1, operator.shape[1], 2))[0], atol=1e-6)
+    if share == 0 and name == "layered":
+        together = Stack(found).forward(np.repeat(x, 3, axis=0))
+        alone = np.concatenate([Stack([operator]).forward(x) for operator in found])
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
 def test_isolated_units_have_no_place():

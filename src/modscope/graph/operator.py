@@ -1,10 +1,10 @@
-"""What does the normalised adjacency of a graph do to a vector?"""
+"""What does the normalised adjacency of a graph do to vectors?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import combinations
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,28 +15,49 @@ from torch import Tensor
 
 from modscope.graph.unit_graph import Block, UnitGraph
 
-# A sparse matrix multiplies about this many times slower per entry than a dense one.
-SPARSE_COST = 12
-PARTLY_EMPTY = 0.7  # a matrix with a smaller share of it covered is multiplied part by part
-# numpy and scipy on the CPU, torch on a GPU: all three know @, .T and slices, which is all that is asked of them
+# A sparse matrix takes about so many times longer per entry than a dense one to multiply a dozen vectors.
+SPARSE_COST = 5
+# Up to this many entries products are in float64. Then their rounding errors never move a unit from one cluster to
+# another, and a GPU, a batch of graphs and a single graph on the CPU end with the same clusters.
+DOUBLE_ENTRIES = 1 << 23
 Array: TypeAlias = np.ndarray | Tensor
-Matrix: TypeAlias = Array | sp.csr_array
+Positions: TypeAlias = slice | Int[np.ndarray, " _"]  # rows and columns need not be equally many
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Edge sizes as they are, and their place in the matrix; a position stands once on each side."""
+
+    rows: Positions
+    columns: Positions
+    sizes: Float[np.ndarray, "rows columns"] | sp.sparray  # float32; dense ones are views of the graph's own
+
+    @property
+    def turned(self) -> Part:
+        """The same part of the transposed matrix."""
+        return Part(self.columns, self.rows, self.sizes.T)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The same for parts that lie in the same place."""
+        return tuple((side.start, side.stop) if isinstance(side, slice) else side.tobytes()
+                     for side in (self.rows, self.columns))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class NormalizedOperator:
-    """D^-1/2 A D^-1/2 in float32, for the units that have edges.
+    """D^-1/2 A D^-1/2 for the units that have edges, A in the parts that it comes in.
 
-    Where the graph is bipartite only the half between the two colours is kept: `half`, with one row for each of the
-    first `n_first` units and one column for each other unit. Otherwise `half` is the whole symmetric matrix and
-    `n_first` is 0.
+    Where the graph is bipartite only the half between the two colours is kept, with one row for each of the first
+    `n_first` units and one column for each other unit. Otherwise it is the whole symmetric matrix and `n_first` is 0.
+    Dense parts are the graph's own weights: nothing is copied, and vectors are divided by the roots of the degrees
+    instead of the weights.
     """
 
     units: Int[np.ndarray, " kept"]  # unit ids; colour 0 before colour 1 where the graph is bipartite
     n_first: int
-    half: Matrix
+    parts: tuple[Part, ...]
     root_degrees: Float[np.ndarray, " kept"]
-    rectangles: tuple[tuple[slice, slice], ...] = ()  # where `half` is partly empty: the parts that are not
 
     @property
     def is_bipartite(self) -> bool:
@@ -44,195 +65,116 @@ class NormalizedOperator:
         return self.n_first > 0
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the half graph, or of the whole matrix."""
+        n_units = len(self.units)
+        return (self.n_first, n_units - self.n_first) if self.is_bipartite else (n_units, n_units)
+
+    @property
+    def n_entries(self) -> int:
+        """Number of entries that the parts store, or would if they were dense and small."""
+        return sum(int(np.prod(part.sizes.shape)) for part in self.parts)
+
+    @property
     def is_dense(self) -> bool:
-        """Whether `half` holds every entry, zeros too."""
-        return not sp.issparse(self.half) and getattr(self.half, "layout", torch.strided) == torch.strided
+        """Whether no part is sparse."""
+        return not any(sp.issparse(part.sizes) for part in self.parts)
 
-    def like(self, array: Float[np.ndarray, "..."]) -> Array:
-        """The array in float32, where the operator is."""
-        array = array.astype(np.float32, copy=False)
-        return torch.from_numpy(array).to(self.half.device) if isinstance(self.half, Tensor) else array
+    def linked(self, x: Float[np.ndarray, "kept columns"]) -> Float[np.ndarray, "kept columns"]:
+        """A x, without the division by degrees."""
+        total = np.zeros_like(x)
+        for part in self.both_ways():
+            total[part.rows] += part.sizes @ x[part.columns]
+        return total
 
-    def on(self, device: torch.device | str) -> NormalizedOperator:
-        """The same operator on a device."""
-        return replace(self, half=_on_device(self.half, device)) if not isinstance(self.half, Tensor) else self
+    def multiply(self, x: Float[np.ndarray, "kept columns"]) -> Float[np.ndarray, "kept columns"]:
+        """D^-1/2 A D^-1/2 x."""
+        roots = self.root_degrees[:, None].astype(x.dtype)
+        product: np.ndarray = self.linked(x / roots) / roots
+        return product
 
-    def forward(self, x: Array) -> Array:
-        """Half graph times x (a vector, or one per column): from the units of colour 1 to those of colour 0."""
-        return _product(self.half, x, self.rectangles)
-
-    def backward(self, y: Array) -> Array:
-        """Transposed half graph times y: from the units of colour 0 to those of colour 1."""
-        return _product(self.half.T, y, tuple((columns, rows) for rows, columns in self.rectangles))
-
-    def multiply(self, x: Array) -> Array:
-        """D^-1/2 A D^-1/2 x, for a vector or one per column."""
-        if not self.is_bipartite:
-            return self.forward(x)
-        first, second = self.forward(x[self.n_first :]), self.backward(x[: self.n_first])
-        if isinstance(first, Tensor) and isinstance(second, Tensor):
-            return torch.cat([first, second])
-        return np.concatenate([first, second])
+    def both_ways(self) -> Iterator[Part]:
+        """Parts of the whole symmetric matrix, also where only half of it is kept."""
+        for part in self.parts:
+            if not self.is_bipartite:
+                yield part
+                continue
+            across = Part(part.rows, _shifted(part.columns, self.n_first), part.sizes)
+            yield across
+            yield across.turned
 
 
-def normalized_operator(graph: UnitGraph, *, device: torch.device | str = "cpu") -> NormalizedOperator:
+def normalized_operator(graph: UnitGraph) -> NormalizedOperator:
     """The operator of the graph; isolated units have no place in it."""
     colours = graph.colours
     if colours is None:
-        units = np.flatnonzero(graph.components >= 0)
+        units, n_first = np.flatnonzero(graph.components >= 0), 0
         positions = _positions(graph.n_units, units)
         parts = [part for block in graph.blocks for part in _both_ways(block, positions)]
-        shape, n_first = (len(units), len(units)), 0
-        first = second = np.sqrt(graph.degrees[units])
+        shape = (len(units), len(units))
     else:
         sides = np.flatnonzero(colours == 0), np.flatnonzero(colours == 1)
         units, n_first = np.concatenate(sides), len(sides[0])
         side_positions = [_positions(graph.n_units, side) for side in sides]
         parts = [part for block in graph.blocks for part in _across(block, side_positions)]
         shape = (n_first, len(sides[1]))
-        first, second = (np.sqrt(graph.degrees[side]) for side in sides)
-    half = _assembled(parts, shape, first, second)
-    rectangles = _rectangles(parts, shape) if isinstance(half, np.ndarray) else ()
-    return NormalizedOperator(units, n_first, half, np.sqrt(graph.degrees[units]), rectangles).on(device)
+    return NormalizedOperator(units, n_first, _gathered(parts, shape), np.sqrt(graph.degrees[units]))
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Sizes with their place in the matrix."""
+class Stack:
+    """The operators of several graphs of one shape on a device, each multiplied with vectors of its own.
 
-    rows: Int[np.ndarray, " rows"]
-    columns: Int[np.ndarray, " columns"]
-    sizes: np.ndarray | sp.csr_array
+    Vectors come as `(graphs, n, columns)`. With one operator, its parts may be sparse.
+    """
 
+    def __init__(self, operators: Sequence[NormalizedOperator], device: torch.device | str = "cpu") -> None:
+        first = operators[0]
+        self.shape, self.device = first.shape, torch.device(device)
+        self.is_double = first.n_entries <= DOUBLE_ENTRIES
+        self.dtype = np.float64 if self.is_double else np.float32
+        self.places = [(part.rows, part.columns) for part in first.parts]
+        sizes = [self._sizes([operator.parts[index] for operator in operators]) for index in range(len(first.parts))]
+        self.forwards, self.backwards = [pair[0] for pair in sizes], [pair[1] for pair in sizes]
+        factors = self.like(np.stack([1 / operator.root_degrees for operator in operators])[..., None])
+        self.row_factors = factors[:, : self.shape[0]]
+        self.column_factors = factors[:, first.n_first :]
 
-def _positions(n_units: int, units: Int[np.ndarray, " kept"]) -> Int[np.ndarray, " units"]:
-    positions = np.full(n_units, -1, dtype=np.int64)
-    positions[units] = np.arange(len(units))
-    return positions
+    def like(self, array: Float[np.ndarray, "..."]) -> Any:
+        """The array where the operators are, and as exact."""
+        array = np.ascontiguousarray(array, dtype=self.dtype)
+        return array if is_numpy_best(self.device) else torch.from_numpy(array).to(self.device)
 
+    def forward(self, x: Any) -> Any:
+        """Each (half) matrix times its x: from the units of colour 1 to those of colour 0."""
+        scaled = x * self.column_factors
+        return self._product(self.forwards, self.places, self.shape[0], scaled) * self.row_factors
 
-def _across(block: Block, positions: list[Int[np.ndarray, " units"]]) -> Iterator[_Part]:
-    """The edges of a block as entries (colour 0, colour 1), whichever way round the block has them."""
-    sizes, targets, sources = block.sizes, block.targets, block.sources
-    yield from _part(sizes, positions[0][targets], positions[1][sources])
-    yield from _part(sizes.T, positions[0][sources], positions[1][targets])
+    def backward(self, y: Any) -> Any:
+        """Each transposed (half) matrix times its y: from the units of colour 0 to those of colour 1."""
+        turned = [(columns, rows) for rows, columns in self.places]
+        return self._product(self.backwards, turned, self.shape[1], y * self.row_factors) * self.column_factors
 
+    def _sizes(self, parts: Sequence[Part]) -> tuple[Any, Any]:
+        """One part of all operators, and the same turned round."""
+        if is_alone(parts[0].sizes, self.device):
+            own = parts[0].sizes.astype(self.dtype, copy=False)
+            return _sparse_on(own, self.device), _sparse_on(own.T, self.device)
+        dense = [_as_dense(part.sizes) for part in parts]
+        stacked = self.like(dense[0][None] if len(dense) == 1 else np.stack(dense))
+        return stacked, stacked.swapaxes(1, 2)
 
-def _both_ways(block: Block, positions: Int[np.ndarray, " units"]) -> Iterator[_Part]:
-    """The edges of a block, and their mirror images."""
-    sizes, targets, sources = block.sizes, positions[block.targets], positions[block.sources]
-    yield from _part(sizes, targets, sources)
-    yield from _part(sizes.T, sources, targets)
-
-
-def _part(
-    sizes: np.ndarray | sp.csr_array, rows: Int[np.ndarray, " rows"], columns: Int[np.ndarray, " columns"]
-) -> Iterator[_Part]:
-    row_kept, column_kept = np.flatnonzero(rows >= 0), np.flatnonzero(columns >= 0)
-    if not len(row_kept) or not len(column_kept):
-        return
-    sizes = sizes if isinstance(sizes, np.ndarray) else sizes.tocsr()
-    if len(row_kept) < len(rows):
-        sizes = sizes[row_kept]
-    if len(column_kept) < len(columns):
-        sizes = sizes[:, column_kept]
-    yield _Part(rows[row_kept], columns[column_kept], sizes)
-
-
-def _assembled(
-    parts: list[_Part],
-    shape: tuple[int, int],
-    first: Float[np.ndarray, " first"],
-    second: Float[np.ndarray, " second"],
-) -> np.ndarray | sp.csr_array:
-    """The parts as one matrix, dense or sparse, whichever multiplies faster; divided by the roots of the degrees."""
-    n_edges = sum(np.count_nonzero(part.sizes) if isinstance(part.sizes, np.ndarray) else part.sizes.nnz
-                  for part in parts)  # fmt: skip
-    row_factor, column_factor = (1 / first).astype(np.float32), (1 / second).astype(np.float32)
-    if shape[0] * shape[1] <= SPARSE_COST * n_edges:
-        dense = np.zeros(shape, dtype=np.float32)
-        for part in parts:
-            _add(dense, part)
-        dense *= row_factor[:, None]
-        dense *= column_factor
-        return dense
-    entries = [_entries(part) for part in parts]
-    rows, columns, sizes = (np.concatenate(several) for several in zip(*entries, strict=True))
-    sizes = sizes * row_factor[rows] * column_factor[columns]
-    sparse = sp.coo_array((sizes, (rows, columns)), shape=shape).tocsr()
-    sparse.sort_indices()
-    return sparse
+    @staticmethod
+    def _product(parts: Sequence[Any], places: Sequence[tuple[Any, Any]], n_rows: int, x: Any) -> Any:
+        shape = (x.shape[0], n_rows, x.shape[2])
+        total = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=x.dtype)
+        for part, (rows, columns) in zip(parts, places, strict=True):
+            total[:, rows] += part @ x[:, columns] if len(part.shape) == 3 else (part @ x[0, columns])[None]
+        return total
 
 
-def _add(dense: Float[np.ndarray, "first second"], part: _Part) -> None:
-    sizes = part.sizes if isinstance(part.sizes, np.ndarray) else part.sizes.toarray()
-    rows, columns = _as_slice(part.rows), _as_slice(part.columns)
-    if isinstance(rows, slice) and isinstance(columns, slice):
-        dense[rows, columns] += sizes
-    else:
-        dense[np.ix_(part.rows, part.columns)] += sizes
-
-
-def _rectangles(parts: list[_Part], shape: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
-    """The parts' places, if each is one run of rows and columns, and they leave much of the matrix empty."""
-    places = set()
-    for part in parts:
-        rows, columns = _as_slice(part.rows), _as_slice(part.columns)
-        if not isinstance(rows, slice) or not isinstance(columns, slice):
-            return ()
-        places.add((rows.start, rows.stop, columns.start, columns.stop))
-    area = sum((bottom - top) * (right - left) for top, bottom, left, right in places)
-    if area > PARTLY_EMPTY * shape[0] * shape[1] or _overlap(places):
-        return ()
-    return tuple((slice(top, bottom), slice(left, right)) for top, bottom, left, right in sorted(places))
-
-
-def _overlap(places: set[tuple[int, int, int, int]]) -> bool:
-    return any(
-        one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
-        for one, other in combinations(places, 2)
-    )
-
-
-def _product(matrix: Matrix, x: Array, rectangles: tuple[tuple[slice, slice], ...]) -> Array:
-    whole: Any = matrix
-    if not rectangles:
-        product: Array = whole @ x
-        return product
-    shape = (whole.shape[0], *x.shape[1:])
-    total: Any = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=x.dtype)
-    for rows, columns in rectangles:
-        total[rows] += whole[rows, columns] @ x[columns]
-    summed: Array = total
-    return summed
-
-
-def _as_slice(positions: Int[np.ndarray, " n"]) -> slice | Int[np.ndarray, " n"]:
-    is_run = bool(np.all(np.diff(positions) == 1))
-    return slice(int(positions[0]), int(positions[-1]) + 1) if is_run else positions
-
-
-def _entries(part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if isinstance(part.sizes, np.ndarray):
-        row, column = np.nonzero(part.sizes)
-        sizes = part.sizes[row, column]
-    else:
-        coordinates = part.sizes.tocoo()
-        row, column, sizes = coordinates.row, coordinates.col, coordinates.data
-    return (
-        part.rows[row].astype(np.int32),
-        part.columns[column].astype(np.int32),
-        sizes.astype(np.float32, copy=False),
-    )
-
-
-def _on_device(matrix: np.ndarray | sp.csr_array, device: torch.device | str) -> Matrix:
-    if is_numpy_best(device):
-        return matrix
-    if isinstance(matrix, np.ndarray):
-        return torch.from_numpy(matrix).to(device)
-    index = (torch.from_numpy(matrix.indptr.astype(np.int64)), torch.from_numpy(matrix.indices.astype(np.int64)))
-    return torch.sparse_csr_tensor(*index, torch.from_numpy(matrix.data), matrix.shape).to(device)
+def is_alone(sizes: np.ndarray | sp.sparray, device: torch.device | str) -> bool:
+    """Whether a matrix stays sparse, so that it cannot be stacked with others."""
+    return sp.issparse(sizes) and (is_numpy_best(device) or sizes.shape[0] * sizes.shape[1] > DOUBLE_ENTRIES)
 
 
 def is_numpy_best(device: torch.device | str) -> bool:
@@ -246,5 +188,95 @@ def as_numpy(array: Array) -> np.ndarray:
 
 
 def namespace_of(array: Any) -> Any:
-    """The array library, numpy or torch, whichever the array is of; torch takes numpy's names for all that is asked of both."""
+    """The array library, numpy or torch, whichever the array is of; torch takes numpy's names for what both do here."""
     return torch if isinstance(array, Tensor) else np
+
+
+def _sparse_on(matrix: sp.csr_array | sp.csc_array, device: torch.device) -> Any:
+    if is_numpy_best(device):
+        return matrix
+    rows = matrix.tocsr()
+    index = (torch.from_numpy(rows.indptr.astype(np.int64)), torch.from_numpy(rows.indices.astype(np.int64)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # torch calls its sparse matrices a beta
+        return torch.sparse_csr_tensor(*index, torch.from_numpy(rows.data), rows.shape).to(device)
+
+
+def _positions(n_units: int, units: Int[np.ndarray, " kept"]) -> Int[np.ndarray, " units"]:
+    positions = np.full(n_units, -1, dtype=np.int64)
+    positions[units] = np.arange(len(units))
+    return positions
+
+
+def _across(block: Block, positions: list[Int[np.ndarray, " units"]]) -> Iterator[Part]:
+    """The edges of a block as entries (colour 0, colour 1), whichever way round the block has them."""
+    sizes, targets, sources = block.sizes, block.targets, block.sources
+    yield from _part(sizes, positions[0][targets], positions[1][sources])
+    yield from _part(sizes.T, positions[0][sources], positions[1][targets])
+
+
+def _both_ways(block: Block, positions: Int[np.ndarray, " units"]) -> Iterator[Part]:
+    """The edges of a block, and their mirror images."""
+    sizes, targets, sources = block.sizes, positions[block.targets], positions[block.sources]
+    yield from _part(sizes, targets, sources)
+    yield from _part(sizes.T, sources, targets)
+
+
+def _part(
+    sizes: np.ndarray | sp.sparray, rows: Int[np.ndarray, " rows"], columns: Int[np.ndarray, " columns"]
+) -> Iterator[Part]:
+    row_kept, column_kept = np.flatnonzero(rows >= 0), np.flatnonzero(columns >= 0)
+    if not len(row_kept) or not len(column_kept):
+        return
+    sizes = sizes if isinstance(sizes, np.ndarray) else sizes.tocsr()
+    if len(row_kept) < len(rows):
+        sizes, rows = sizes[row_kept], rows[row_kept]
+    if len(column_kept) < len(columns):
+        sizes, columns = sizes[:, column_kept], columns[column_kept]
+    yield Part(_as_slice(rows), _as_slice(columns), sizes.astype(np.float32, copy=False))
+
+
+def _gathered(parts: list[Part], shape: tuple[int, int]) -> tuple[Part, ...]:
+    """The dense parts as they are, and all sparse ones as one matrix; each as what multiplies faster."""
+    dense: list[Part] = []
+    sparse: list[Part] = []
+    for part in parts:
+        n_edges = np.count_nonzero(part.sizes) if isinstance(part.sizes, np.ndarray) else part.sizes.nnz
+        is_dense = part.sizes.shape[0] * part.sizes.shape[1] <= SPARSE_COST * n_edges
+        (dense if is_dense else sparse).append(part)
+    whole = [Part(part.rows, part.columns, _as_dense(part.sizes)) for part in dense]
+    if sparse:
+        rows, columns, sizes = (np.concatenate(several) for several in zip(*map(_entries, sparse), strict=True))
+        matrix = sp.coo_array((sizes, (rows, columns)), shape=shape).tocsr()
+        matrix.sort_indices()
+        whole.append(Part(slice(0, shape[0]), slice(0, shape[1]), matrix))
+    return tuple(whole)
+
+
+def _as_dense(sizes: np.ndarray | sp.sparray) -> np.ndarray:
+    return sizes if isinstance(sizes, np.ndarray) else sizes.toarray()
+
+
+def _as_slice(positions: Int[np.ndarray, " n"]) -> Positions:
+    is_run = positions[-1] - positions[0] == len(positions) - 1 and bool(np.all(positions[1:] > positions[:-1]))
+    return slice(int(positions[0]), int(positions[-1]) + 1) if is_run else positions
+
+
+def _shifted(positions: Positions, by: int) -> Positions:
+    return slice(positions.start + by, positions.stop + by) if isinstance(positions, slice) else positions + by
+
+
+def places_of(positions: Positions) -> Int[np.ndarray, " n"]:
+    """The positions one by one."""
+    return np.arange(positions.start, positions.stop) if isinstance(positions, slice) else positions
+
+
+def _entries(part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if isinstance(part.sizes, np.ndarray):
+        row, column = np.nonzero(part.sizes)
+        sizes = part.sizes[row, column]
+    else:
+        coordinates = part.sizes.tocoo()
+        row, column, sizes = coordinates.row, coordinates.col, coordinates.data
+    rows, columns = places_of(part.rows), places_of(part.columns)
+    return rows[row].astype(np.int32), columns[column].astype(np.int32), sizes

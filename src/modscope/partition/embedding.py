@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,8 +14,9 @@ from torch import Tensor
 from modscope.graph.operator import (
     Array,
     NormalizedOperator,
+    Stack,
     as_numpy,
-    is_numpy_best,
+    is_alone,
     namespace_of,
     normalized_operator,
 )
@@ -25,9 +25,6 @@ from modscope.partition.lanczos import MAX_BLOCKS, largest_eigenpairs
 from modscope.randomness import Rng, generator
 
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
-# Up to this many entries of the half graph the search is in float64. Then its rounding errors never move a unit from
-# one cluster to another, and a GPU, a batch of graphs and a single graph on the CPU end with the same clusters.
-DOUBLE_ENTRIES = 1 << 23
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
 TOLERANCE, TOLERANCE_OF_LARGE = 0.1, 0.04
@@ -94,11 +91,11 @@ def embed_alike(
     n_wanted = n_dimensions - known.shape[2]
     if n_wanted <= 0:
         return [Embedding(np.ones(vectors.shape[1]), vectors) for vectors in known]
-    halves = _Halves(operators, device)
+    stack = Stack(operators, device)
     if tolerance is None:
-        tolerance = TOLERANCE if halves.is_double else TOLERANCE_OF_LARGE
+        tolerance = TOLERANCE if stack.is_double else TOLERANCE_OF_LARGE
     search = _half_pairs if operators[0].is_bipartite else _full_pairs
-    values, vectors = search(halves, n_wanted, known, rngs, tolerance)
+    values, vectors = search(stack, n_wanted, known, rngs, tolerance)
     ones = np.ones(known.shape[2])
     found = []
     for graph, (value, vector) in enumerate(zip(values, vectors, strict=True)):
@@ -112,9 +109,10 @@ def shape_of(
     operator: NormalizedOperator, components: Int[np.ndarray, " kept"], device: torch.device | str = "cpu"
 ) -> tuple[Any, ...] | None:
     """What two graphs must share to be embedded side by side; None for a graph that must be alone."""
-    if _is_alone(operator, device):
+    if any(is_alone(part.sizes, device) for part in operator.parts):
         return None
-    return operator.half.shape, operator.n_first, operator.rectangles, int(components.max())
+    places = tuple(part.key for part in operator.parts)
+    return operator.shape, operator.n_first, places, int(components.max())
 
 
 def laplacian_eigenvalues(graph: UnitGraph, n_values: int, *, rng: Rng = 0) -> Float[np.ndarray, " values"]:
@@ -132,66 +130,6 @@ def laplacian_eigenvalues(graph: UnitGraph, n_values: int, *, rng: Rng = 0) -> F
     return 1 - found[:n_values]
 
 
-class _Halves:
-    """The half graphs of several operators of one shape, ready to be multiplied side by side."""
-
-    def __init__(self, operators: Sequence[NormalizedOperator], device: torch.device | str) -> None:
-        first = operators[0]
-        n_rows, n_columns = first.half.shape
-        self.shape = int(n_rows), int(n_columns)
-        self.is_double = self.shape[0] * self.shape[1] <= DOUBLE_ENTRIES
-        self.dtype = np.float64 if self.is_double else np.float32
-        self.device = torch.device(device)
-        self.alone = first.on(device) if _is_alone(first, device) else None
-        self.places = first.rectangles or ((slice(0, self.shape[0]), slice(0, self.shape[1])),)
-        self.parts = [] if self.alone else [self.like(_stacked(operators, *place)) for place in self.places]
-
-    def like(self, array: Float[np.ndarray, "..."]) -> Any:
-        """The array where the halves are, and as exact."""
-        array = array.astype(self.dtype, copy=False)
-        return array if is_numpy_best(self.device) else torch.from_numpy(array).to(self.device)
-
-    def forward(self, x: Array) -> Array:
-        """Each half graph times its x (graphs, second, columns)."""
-        if self.alone is not None:
-            return self.alone.forward(x[0])[None]
-        return self._product(self.parts, self.places, self.shape[0], x)
-
-    def backward(self, y: Array) -> Array:
-        """Each transposed half graph times its y (graphs, first, columns)."""
-        if self.alone is not None:
-            return self.alone.backward(y[0])[None]
-        turned = [part.swapaxes(1, 2) for part in self.parts]
-        return self._product(turned, [(columns, rows) for rows, columns in self.places], self.shape[1], y)
-
-    @staticmethod
-    def _product(parts: Sequence[Any], places: Sequence[tuple[slice, slice]], n_rows: int, x: Any) -> Array:
-        if len(parts) == 1 and parts[0].shape[1] == n_rows:
-            product: Array = parts[0] @ x
-            return product
-        shape = (x.shape[0], n_rows, x.shape[2])
-        total = x.new_zeros(shape) if isinstance(x, Tensor) else np.zeros(shape, dtype=x.dtype)
-        for part, (rows, columns) in zip(parts, places, strict=True):
-            total[:, rows] += part @ x[:, columns]
-        summed: Array = total
-        return summed
-
-
-def _is_alone(operator: NormalizedOperator, device: torch.device | str) -> bool:
-    """Whether a half graph stays sparse, so that it cannot be stacked with others."""
-    n_rows, n_columns = operator.half.shape
-    return not operator.is_dense and (is_numpy_best(device) or n_rows * n_columns > DOUBLE_ENTRIES)
-
-
-def _stacked(
-    operators: Sequence[NormalizedOperator], rows: slice, columns: slice
-) -> Float[np.ndarray, "graphs rows columns"]:
-    """One part of all halves."""
-    halves: list[Any] = [operator.half for operator in operators]
-    parts = [half[rows, columns].toarray() if sp.issparse(half) else as_numpy(half[rows, columns]) for half in halves]
-    return parts[0][None] if len(parts) == 1 else np.stack(parts)
-
-
 def _known(operator: NormalizedOperator, components: Int[np.ndarray, " kept"]) -> Float[np.ndarray, "kept components"]:
     """The eigenvectors of eigenvalue 1."""
     known = np.zeros((len(components), int(components.max()) + 1))
@@ -201,7 +139,7 @@ def _known(operator: NormalizedOperator, components: Int[np.ndarray, " kept"]) -
 
 
 def _half_pairs(
-    halves: _Halves,
+    stack: Stack,
     n_wanted: int,
     known: Float[np.ndarray, "graphs kept components"],
     rngs: Sequence[np.random.Generator],
@@ -209,28 +147,28 @@ def _half_pairs(
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
     """Eigenpairs from the singular vectors of the half graphs; the known ones are left out."""
     squares, right = _leading(
-        lambda x: halves.backward(halves.forward(x)),
+        lambda x: stack.backward(stack.forward(x)),
         n_wanted,
-        known[:, halves.shape[0] :] * np.sqrt(2),
-        halves,
+        known[:, stack.shape[0] :] * np.sqrt(2),
+        stack,
         rngs,
         tolerance,
     )
     values = np.sqrt(np.maximum(squares, 0))
-    left = as_numpy(halves.forward(right))
+    left = as_numpy(stack.forward(right))
     left /= np.maximum(values, MIN_SINGULAR_VALUE)[:, None]  # smaller ones have no partner on the long side
     return values, np.concatenate([left, as_numpy(right)], axis=1) / np.sqrt(2, dtype=left.dtype)
 
 
 def _full_pairs(
-    halves: _Halves,
+    stack: Stack,
     n_wanted: int,
     known: Float[np.ndarray, "graphs kept components"],
     rngs: Sequence[np.random.Generator],
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
     # (1 + N) / 2 has its eigenvalues in [0, 1]: the largest are also the largest in absolute value
-    values, vectors = _leading(lambda x: (x + halves.forward(x)) / 2, n_wanted, known, halves, rngs, tolerance)
+    values, vectors = _leading(lambda x: (x + stack.forward(x)) / 2, n_wanted, known, stack, rngs, tolerance)
     return 2 * values - 1, as_numpy(vectors)
 
 
@@ -238,26 +176,26 @@ def _leading(
     multiply: Callable[[Any], Any],
     n_wanted: int,
     known: Float[np.ndarray, "graphs n known"],
-    halves: _Halves,
+    stack: Stack,
     rngs: Sequence[np.random.Generator],
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
     """Leading eigenpairs of operators with eigenvalues >= 0 whose eigenvectors of eigenvalue 1 are known."""
     _, size, n_known = known.shape
     width = n_wanted + 1
-    locked = halves.like(np.ascontiguousarray(known))
+    locked = stack.like(np.ascontiguousarray(known))
     if size <= max(SMALL_SIDE, (MAX_BLOCKS + 1) * width + n_known):
-        return _exact(multiply, min(n_wanted, size - n_known), locked, halves)
-    start = halves.like(np.stack([rng.standard_normal((size, width), dtype=halves.dtype) for rng in rngs]))
+        return _exact(multiply, min(n_wanted, size - n_known), locked, stack)
+    start = stack.like(np.stack([rng.standard_normal((size, width), dtype=stack.dtype) for rng in rngs]))
     return largest_eigenpairs(multiply, n_wanted, locked=locked, start=start, tolerance=tolerance)
 
 
 def _exact(
-    multiply: Callable[[Any], Any], n_wanted: int, locked: Any, halves: _Halves
+    multiply: Callable[[Any], Any], n_wanted: int, locked: Any, stack: Stack
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
     """The same from the whole matrices."""
     n_graphs, size, _ = locked.shape
-    identity = halves.like(np.broadcast_to(np.eye(size), (n_graphs, size, size)).copy())
+    identity = stack.like(np.broadcast_to(np.eye(size), (n_graphs, size, size)).copy())
     # eigenvalue 1 becomes -1: out of the way, and never mixed with one of the wanted
     deflated = multiply(identity) - 2 * locked @ locked.swapaxes(1, 2)
     values, vectors = namespace_of(deflated).linalg.eigh(deflated)

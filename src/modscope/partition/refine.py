@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import NormalizedOperator, as_numpy
+from modscope.graph.operator import NormalizedOperator, places_of
 
 MAX_SWEEPS = 50
 MIN_SWEEP_GAIN = 1e-4  # share of the n-cut that a sweep must save for another one to follow
@@ -20,7 +18,7 @@ MIN_GAIN = 1e-7  # n-cut that a move must save in the end; below it float32 sums
 UNITS_AT_ONCE = 64
 LOOSENESS = 0.7  # n-cut that a move may cost in the first loose sweep, times the number of units
 # Loose sweeps: more where the half graph has more entries (its eigenvectors take longer too), few over many units.
-ENTRIES_PER_SWEEP, MAX_VISITS = 1 << 16, 1 << 20
+ENTRIES_PER_SWEEP, MAX_VISITS = 25_000, 1 << 20
 FEWEST_SWEEPS, MOST_SWEEPS = 10, 70
 
 
@@ -64,8 +62,7 @@ def refined(
 
 
 def _n_loose_sweeps(operator: NormalizedOperator) -> int:
-    n_entries = int(operator.half.shape[0]) * int(operator.half.shape[1])
-    wanted = min(max(n_entries // ENTRIES_PER_SWEEP, FEWEST_SWEEPS), MOST_SWEEPS)
+    wanted = min(max(operator.n_entries // ENTRIES_PER_SWEEP, FEWEST_SWEEPS), MOST_SWEEPS)
     return min(wanted, MAX_VISITS // max(1, len(operator.units)))
 
 
@@ -91,15 +88,14 @@ def has_numba() -> bool:
 def _state(
     operator: NormalizedOperator, labels: Int[np.ndarray, " kept"], n_clusters: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels; links[c, i] = (weight between unit i and cluster c) / root degree of i; volumes; weight within; roots."""
-    roots = operator.root_degrees
+    """Labels; links[c, i], the weight between cluster c and unit i; volumes; weights within; degrees."""
+    degrees = operator.root_degrees**2
     is_member = np.zeros((len(labels), n_clusters), dtype=np.float32)
-    is_member[np.arange(len(labels)), labels] = roots
-    links = as_numpy(operator.multiply(operator.like(is_member)))
-    volumes = np.bincount(labels, weights=roots**2, minlength=n_clusters)
-    own = links[np.arange(len(labels)), labels] * roots
-    within = np.bincount(labels, weights=own, minlength=n_clusters)
-    return labels.astype(np.int64), np.ascontiguousarray(links.T), volumes, within, roots
+    is_member[np.arange(len(labels)), labels] = 1
+    links = operator.linked(is_member)
+    volumes = np.bincount(labels, weights=degrees, minlength=n_clusters)
+    within = np.bincount(labels, weights=links[np.arange(len(labels)), labels], minlength=n_clusters)
+    return labels.astype(np.int64), np.ascontiguousarray(links.T), volumes, within, degrees
 
 
 def _mean_share_inside(state: tuple[np.ndarray, ...]) -> float:
@@ -108,96 +104,102 @@ def _mean_share_inside(state: tuple[np.ndarray, ...]) -> float:
 
 
 def _neighbours(operator: NormalizedOperator) -> tuple[np.ndarray, ...]:
-    """Where each unit's weights lie in one long array, how many, and at which units.
+    """The weights of each unit as runs of one long array.
 
-    Starts and lengths, for each unit; its first neighbour, where the neighbours are a run of units; else all
-    neighbours one by one; the weights. Of a dense half graph a unit's run covers all parts that it has a row in.
+    For each unit the number of its first run (and one number more); for each run where its weights begin, how many
+    they are, and either the first neighbour of a stretch of units, or -1 and where the run's list of neighbours
+    begins; then all such lists, and all weights.
     """
-    half: Any = operator.half
-    n_first = operator.n_first
-    nothing = np.empty(0, dtype=np.int32)
-    if sp.issparse(half):
-        whole = sp.block_array([[None, half], [half.T, None]], format="csr") if n_first else half
-        indptr = whole.indptr.astype(np.int64)
-        return indptr[:-1], np.diff(indptr), nothing, whole.indices, whole.data
-    dense = as_numpy(half)
-    places = operator.rectangles or ((slice(0, dense.shape[0]), slice(0, dense.shape[1])),)
-    parts = _runs(dense, places, shift=n_first)
-    if n_first:
-        parts += _runs(dense.T, [(columns, rows) for rows, columns in places], shift=0)
-    lengths = np.concatenate([np.full(part.shape[0], part.shape[1], dtype=np.int64) for part, _ in parts])
-    firsts = np.concatenate([np.full(part.shape[0], first, dtype=np.int64) for part, first in parts])
-    return np.cumsum(lengths) - lengths, lengths, firsts, nothing, np.concatenate([part.ravel() for part, _ in parts])
-
-
-def _runs(
-    dense: Float[np.ndarray, "rows columns"], places: Sequence[tuple[slice, slice]], *, shift: int
-) -> list[tuple[np.ndarray, int]]:
-    """The rows, in order, in stretches that have the same columns; each with the unit of its first column."""
-    edges = np.unique([edge for rows, _ in places for edge in (rows.start, rows.stop)])
-    runs = []
-    for top, bottom in pairwise(edges):
-        columns = [column for rows, column in places if rows.start <= top and bottom <= rows.stop]
-        first, last = min(column.start for column in columns), max(column.stop for column in columns)
-        runs.append((dense[top:bottom, first:last], shift + first))
-    return runs
+    units, starts, lengths, firsts, lists = [], [], [], [], []
+    neighbours: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
+    sizes: list[np.ndarray] = []
+    n_sizes = n_neighbours = 0
+    for part in operator.both_ways():
+        own, there = places_of(part.rows), part.columns
+        units.append(own)
+        if not isinstance(part.sizes, np.ndarray):
+            rows = part.sizes.tocsr()
+            listed, numbers = places_of(there)[rows.indices].astype(np.int32), rows.data
+            begins, counts, first = rows.indptr[:-1].astype(np.int64), np.diff(rows.indptr).astype(np.int64), -1
+            lists.append(n_neighbours + begins)
+        else:
+            numbers, width = part.sizes.ravel(), part.sizes.shape[1]
+            begins, counts = np.arange(len(own)) * width, np.full(len(own), width)
+            first = there.start if isinstance(there, slice) else -1
+            listed = np.empty(0, dtype=np.int32) if isinstance(there, slice) else there.astype(np.int32)
+            lists.append(np.full(len(own), n_neighbours))
+        starts.append(n_sizes + begins)
+        lengths.append(counts)
+        firsts.append(np.full(len(own), first))
+        neighbours.append(listed)
+        sizes.append(numbers)
+        n_sizes, n_neighbours = n_sizes + len(numbers), n_neighbours + len(listed)
+    of_runs = np.concatenate(units)
+    order = np.argsort(of_runs, kind="stable")
+    first_run = np.concatenate([[0], np.cumsum(np.bincount(of_runs, minlength=len(operator.units)))])
+    runs = [np.concatenate(several)[order] for several in (starts, lengths, firsts, lists)]
+    return first_run, *runs, np.concatenate(neighbours), np.concatenate(sizes)
 
 
 def _sweep(least: float, units_at_once: int, *arguments: Any) -> int:
     """Number of moves of one sweep, in numpy."""
-    starts, lengths, firsts, indices, sizes, labels, links, volumes, within, roots = arguments
+    *access, labels, links, volumes, within, degrees = arguments
     n_moves = 0
     for first in range(0, len(labels), units_at_once):
         some = slice(first, first + units_at_once)
-        gains = _gains(labels[some], links[:, some], volumes, within, roots[some])
+        gains = _gains(labels[some], links[:, some], volumes, within, degrees[some])
         for unit in (first + np.flatnonzero(gains.max(axis=0) > least)).tolist():
-            own, root = int(labels[unit]), np.float32(roots[unit])
-            gain = _gains(labels[[unit]], links[:, [unit]], volumes, within, roots[[unit]])[:, 0]
-            best = int(gain.argmax())
+            gain = _gains(labels[[unit]], links[:, [unit]], volumes, within, degrees[[unit]])[:, 0]
+            own, best = int(labels[unit]), int(gain.argmax())
             if gain[best] <= least:
                 continue
             n_moves += 1
-            _count_move(unit, best, labels, links, volumes, within, roots)
-            run = slice(starts[unit], starts[unit] + lengths[unit])
-            neighbours = indices[run] if len(indices) else slice(firsts[unit], firsts[unit] + lengths[unit])
-            links[own, neighbours] -= sizes[run] * root
-            links[best, neighbours] += sizes[run] * root
+            within[own] -= 2 * links[own, unit]
+            within[best] += 2 * links[best, unit]
+            volumes[own] -= degrees[unit]
+            volumes[best] += degrees[unit]
+            labels[unit] = best
+            for there, sizes in _runs_of(unit, *access):
+                links[own, there] -= sizes
+                links[best, there] += sizes
     return n_moves
 
 
-def _count_move(
+def _runs_of(
     unit: int,
-    best: int,
-    labels: Int[np.ndarray, " kept"],
-    links: Float[np.ndarray, "clusters kept"],
-    volumes: Float[np.ndarray, " clusters"],
-    within: Float[np.ndarray, " clusters"],
-    roots: Float[np.ndarray, " kept"],
-) -> None:
-    own, root = labels[unit], roots[unit]
-    within[own] -= 2 * (links[own, unit] * root)
-    within[best] += 2 * (links[best, unit] * root)
-    volumes[own] -= root * root
-    volumes[best] += root * root
-    labels[unit] = best
+    first_run: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    firsts: np.ndarray,
+    lists: np.ndarray,
+    neighbours: np.ndarray,
+    sizes: np.ndarray,
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Neighbours of a unit, and the weights between them and it."""
+    for run in range(first_run[unit], first_run[unit + 1]):
+        length, first = lengths[run], firsts[run]
+        there = neighbours[lists[run] : lists[run] + length] if first < 0 else slice(first, first + length)
+        yield there, sizes[starts[run] : starts[run] + length]
 
 
 def _gains(
-    labels: Int[np.ndarray, " kept"],
-    links: Float[np.ndarray, "clusters kept"],
+    labels: Int[np.ndarray, " some"],
+    links: Float[np.ndarray, "clusters some"],
     volumes: Float[np.ndarray, " clusters"],
     within: Float[np.ndarray, " clusters"],
-    roots: Float[np.ndarray, " kept"],
-) -> Float[np.ndarray, "clusters kept"]:
+    degrees: Float[np.ndarray, " some"],
+) -> Float[np.ndarray, "clusters some"]:
     """n-cut saved by moving each unit to each cluster; -inf where it cannot go."""
-    linked = links * roots
-    degree = roots * roots
     units = np.arange(len(labels))
-    left = volumes[labels] - degree
+    left = volumes[labels] - degrees
     with np.errstate(divide="ignore", invalid="ignore"):
-        shrunk = (within[labels] - 2 * linked[labels, units]) / left - within[labels] / volumes[labels]
+        shrunk = (within[labels] - 2 * links[labels, units].astype(np.float64)) / left - within[labels] / volumes[
+            labels
+        ]
     can_leave = left > 1e-9 * volumes[labels]
-    grown = (within[:, None] + 2 * linked) / (volumes[:, None] + degree) - (within / volumes)[:, None]
+    grown = (within[:, None] + 2 * links.astype(np.float64)) / (volumes[:, None] + degrees) - (within / volumes)[
+        :, None
+    ]
     gains: np.ndarray = np.where(can_leave, shrunk + grown, -np.inf)
     gains[labels, units] = -np.inf
     return gains

@@ -46,7 +46,7 @@ def n_side_by_side(search: Search, n_clusters: int, n_starts: int, device: str) 
     """How many graphs of this shape are computed at once: on the CPU one stays in the cache where several do not."""
     if is_numpy_best(device) or shape_of(search.operator, search.components, device) is None:
         return 1
-    n_units, n_entries = len(search.operator.units), int(np.prod(search.operator.half.shape))
+    n_units, n_entries = len(search.operator.units), search.operator.n_entries
     n_numbers = 2 * n_entries + n_units * n_clusters * (2 * (MAX_BLOCKS + 1) + 4 * n_starts)
     return max(1, int(SHARE_OF_MEMORY * _free_memory(device)) // (8 * n_numbers))
 
