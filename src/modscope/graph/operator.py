@@ -141,7 +141,7 @@ class Stack:
 
     def like(self, array: Float[np.ndarray, "..."]) -> Any:
         """The array where the operators are, and as exact."""
-        array = np.ascontiguousarray(array, dtype=self.dtype)
+        array = array.astype(self.dtype, copy=False)  # in its own order of memory
         return array if is_numpy_best(self.device) else torch.from_numpy(array).to(self.device)
 
     def forward(self, x: Any) -> Any:

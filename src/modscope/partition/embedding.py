@@ -27,7 +27,7 @@ from modscope.randomness import Rng, generator
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
-TOLERANCE, TOLERANCE_OF_LARGE = 0.1, 0.04
+TOLERANCE, TOLERANCE_OF_LARGE = 0.15, 0.04
 FINE_TOLERANCE = 3e-4  # the error of the eigenvalue is of the order of the square of this
 
 

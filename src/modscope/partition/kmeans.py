@@ -25,6 +25,7 @@ def k_means(
     n_starts: int,
     n_iterations: int,
     rngs: Sequence[np.random.Generator],
+    n_followed: int | None = None,
 ) -> Int[np.ndarray, "sets points"]:
     """Cluster of each point: the best of `n_starts` starts, run side by side as one matrix product.
 
@@ -35,8 +36,9 @@ def k_means(
         weights: > 0, `(sets, points)`.
         n_clusters: Number of clusters.
         n_starts: Number of k-means++ starts.
-        n_iterations: At most so many steps from each start.
+        n_iterations: At most so many steps from each start that is followed.
         rngs: For each set: draws the starts, and the sample of points where there are very many.
+        n_followed: Number of starts from which steps are made, those of least inertia; None: all.
 
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007 (k-means++, the greedy form of its section 7).
     """
@@ -44,9 +46,10 @@ def k_means(
     if points.shape[1] > SAMPLE:
         chosen = np.stack([np.sort(rng.choice(points.shape[1], SAMPLE, replace=False)) for rng in rngs])
         some, weight = _rows(points, chosen), _rows(weights[..., None], chosen)[..., 0]
-    centres = _lloyd(some, weight, _starts(some, weight, n_clusters, n_starts, rngs), n_iterations)
-    best = as_numpy(_nearness(some, weight, centres)).argmax(axis=1)
-    centres = _rows(centres, best[:, None])
+    centres = _starts(some, weight, n_clusters, n_starts, rngs)
+    if n_followed is not None and n_followed < n_starts:
+        centres = _nearest(some, weight, centres, n_followed)
+    centres = _nearest(some, weight, _lloyd(some, weight, centres, n_iterations), 1)
     if points.shape[1] > SAMPLE:
         centres = _lloyd(points, weights, centres, ITERATIONS_ON_ALL)
     parts = [as_numpy(_scores(part, centres)[:, 0].argmax(axis=1)) for part in _parts(points)]
@@ -74,10 +77,14 @@ def _scores(points: Any, centres: Any) -> Any:
     return scores.reshape(n_sets, n_starts, n_clusters, points.shape[1])
 
 
-def _nearness(points: Any, weights: Any, centres: Any) -> Any:
-    """Sum over points of the nearest centre's score, `(sets, starts)`: the larger, the smaller the inertia."""
+def _nearest(points: Any, weights: Any, centres: Any, n_kept: int) -> Any:
+    """The centres of the `n_kept` starts of least inertia."""
+    if centres.shape[1] <= n_kept:
+        return centres
+    # the sum over points of the nearest centre's score: the larger, the smaller the inertia
     best = namespace_of(points).amax(_scores(points, centres), axis=2)
-    return (best @ weights[..., None])[..., 0]
+    nearness = as_numpy((best @ weights[..., None])[..., 0])
+    return _rows(centres, np.argsort(-nearness, axis=1, kind="stable")[:, :n_kept])
 
 
 def _starts(points: Any, weights: Any, n_clusters: int, n_starts: int, rngs: Sequence[np.random.Generator]) -> Any:

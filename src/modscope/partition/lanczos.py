@@ -16,6 +16,7 @@ FIRST_CHECK = 5  # products before the first look at the residuals
 MAX_BLOCKS = 8  # of the basis; then it shrinks to the best vectors
 KEPT_BLOCKS = 2
 MAX_PRODUCTS = 600
+NOTHING_NEW = 1e-3  # of a block's largest direction; what is smaller is orthogonalised again
 ROUNDING = {
     np.dtype(np.float32): 1e-6,
     np.dtype(np.float64): 1e-13,
@@ -84,12 +85,15 @@ class _Search:
     def append(self, block: Array) -> None:
         """Make what is new in a block the next one, orthonormal."""
         row = self.n_locked + self.n_done
-        known, new = self.basis[..., :row], _without(block, self.basis[..., :row])
-        linalg = namespace_of(new).linalg
-        new, triangle = linalg.qr(new)
-        # Where nothing was new these are directions of rounding errors; cleaned again, they are as good as random ones.
-        new, second = linalg.qr(_without(new, known))
-        self.beta = as_numpy(second) @ as_numpy(triangle)
+        known = self.basis[..., :row]
+        linalg = namespace_of(known).linalg
+        new, triangle = linalg.qr(_without(block, known))
+        self.beta = as_numpy(triangle)
+        sizes = np.abs(np.diagonal(self.beta, axis1=1, axis2=2))
+        if np.any(sizes < NOTHING_NEW * sizes.max(axis=1, keepdims=True)):
+            # What was not new are directions of rounding errors; cleaned again, they are as good as random ones.
+            new, second = linalg.qr(_without(new, known))
+            self.beta = as_numpy(second) @ self.beta
         self.basis[..., row : row + self.width] = new
 
     def step(self) -> None:

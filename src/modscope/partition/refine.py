@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import NormalizedOperator, places_of
+from modscope.graph.operator import NormalizedOperator, Part, places_of
 
 MAX_SWEEPS = 50
 MIN_SWEEP_GAIN = 1e-4  # share of the n-cut that a sweep must save for another one to follow
 MIN_GAIN = 1e-7  # n-cut that a move must save in the end; below it float32 sums decide
 # Units whose best moves are looked for at once. With many, too many units leave a cluster or join it together.
 UNITS_AT_ONCE = 64
-LOOSENESS = 0.7  # n-cut that a move may cost in the first loose sweep, times the number of units
+LOOSENESS = 0.8  # n-cut that a move may cost in the first loose sweep, times the number of units
 # Loose sweeps: more where the half graph has more entries (its eigenvectors take longer too), few over many units.
-ENTRIES_PER_SWEEP, MAX_VISITS = 25_000, 1 << 20
+ENTRIES_PER_SWEEP, MAX_VISITS = 32_000, 1 << 20
 FEWEST_SWEEPS, MOST_SWEEPS = 10, 70
 
 
@@ -110,35 +110,35 @@ def _neighbours(operator: NormalizedOperator) -> tuple[np.ndarray, ...]:
     they are, and either the first neighbour of a stretch of units, or -1 and where the run's list of neighbours
     begins; then all such lists, and all weights.
     """
-    units, starts, lengths, firsts, lists = [], [], [], [], []
-    neighbours: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
-    sizes: list[np.ndarray] = []
-    n_sizes = n_neighbours = 0
-    for part in operator.both_ways():
-        own, there = places_of(part.rows), part.columns
-        units.append(own)
-        if not isinstance(part.sizes, np.ndarray):
-            rows = part.sizes.tocsr()
-            listed, numbers = places_of(there)[rows.indices].astype(np.int32), rows.data
-            begins, counts, first = rows.indptr[:-1].astype(np.int64), np.diff(rows.indptr).astype(np.int64), -1
-            lists.append(n_neighbours + begins)
-        else:
-            numbers, width = part.sizes.ravel(), part.sizes.shape[1]
-            begins, counts = np.arange(len(own)) * width, np.full(len(own), width)
-            first = there.start if isinstance(there, slice) else -1
+    parts = list(operator.both_ways())
+    sizes = np.empty(sum(_n_stored(part) for part in parts), dtype=np.float32)
+    lists: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
+    runs, n_sizes, n_listed = [], 0, 0
+    for part in parts:
+        own, there, run = places_of(part.rows), part.columns, slice(n_sizes, n_sizes + _n_stored(part))
+        width = part.sizes.shape[1]
+        if isinstance(part.sizes, np.ndarray):
+            sizes[run].reshape(part.sizes.shape)[...] = part.sizes
+            begins, lengths = np.arange(len(own)) * width, np.full(len(own), width)
+            first, begins_of_lists = (there.start, 0 * begins) if isinstance(there, slice) else (-1, 0 * begins)
             listed = np.empty(0, dtype=np.int32) if isinstance(there, slice) else there.astype(np.int32)
-            lists.append(np.full(len(own), n_neighbours))
-        starts.append(n_sizes + begins)
-        lengths.append(counts)
-        firsts.append(np.full(len(own), first))
-        neighbours.append(listed)
-        sizes.append(numbers)
-        n_sizes, n_neighbours = n_sizes + len(numbers), n_neighbours + len(listed)
-    of_runs = np.concatenate(units)
-    order = np.argsort(of_runs, kind="stable")
-    first_run = np.concatenate([[0], np.cumsum(np.bincount(of_runs, minlength=len(operator.units)))])
-    runs = [np.concatenate(several)[order] for several in (starts, lengths, firsts, lists)]
-    return first_run, *runs, np.concatenate(neighbours), np.concatenate(sizes)
+        else:
+            rows = part.sizes.tocsr()
+            sizes[run] = rows.data
+            begins = begins_of_lists = rows.indptr[:-1].astype(np.int64)
+            lengths, first = np.diff(rows.indptr), -1
+            listed = places_of(there)[rows.indices].astype(np.int32)
+        runs.append((own, n_sizes + begins, lengths, np.full(len(own), first), n_listed + begins_of_lists))
+        lists.append(listed)
+        n_sizes, n_listed = run.stop, n_listed + len(listed)
+    units, *columns = (np.concatenate(several).astype(np.int64) for several in zip(*runs, strict=True))
+    order = np.argsort(units, kind="stable")
+    first_run = np.concatenate([[0], np.cumsum(np.bincount(units, minlength=len(operator.units)))])
+    return first_run, *(column[order] for column in columns), np.concatenate(lists), sizes
+
+
+def _n_stored(part: Part) -> int:
+    return int(part.sizes.size)  # of a sparse one: the entries that are not zero
 
 
 def _sweep(least: float, units_at_once: int, *arguments: Any) -> int:

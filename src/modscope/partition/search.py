@@ -17,7 +17,9 @@ from modscope.partition.lanczos import MAX_BLOCKS
 from modscope.partition.refine import refined
 from modscope.randomness import numbered
 
-ITERATIONS, FEW_ITERATIONS = 30, 3  # of k-means; single moves do better what its later iterations would
+ITERATIONS = 30  # of k-means
+# Before refinement: single moves do better what later iterations and second-best starts would.
+FEW_ITERATIONS, N_FOLLOWED = 3, 1
 SHARE_OF_MEMORY = 0.5
 
 
@@ -96,6 +98,7 @@ def clustered(
         n_clusters,
         n_starts=n_starts,
         n_iterations=FEW_ITERATIONS if refine else ITERATIONS,
+        n_followed=N_FOLLOWED if refine else None,
         rngs=[numbered(search.seed, "k-means") for search in searches],
     )
     labels = []
