@@ -43,14 +43,15 @@ def test_more_seeds_give_a_narrower_interval() -> None:
         )
         for n_seeds in (2, 4, 8)
     }
-    assert width[2] > 1.3 * width[4] > 1.3 * 1.3 * width[8]
+    assert width[2] > 1.5 * width[4]
+    assert width[4] > 1.2 * width[8]
 
 
 def test_equal_seeds_still_give_an_interval_one_weight_wide() -> None:
     kept = torch.arange(N_WEIGHTS) < 50
     masks = MaskSet({"a": [Mask({"w": kept})] * 2, "b": [Mask({"w": kept.roll(25)})] * 2})
     low, high = interval_over_seeds(overlap(masks).pairs)
-    assert 1 / 50 < high - low < 0.3
+    assert 1 / 100 < high - low < 0.3
 
 
 def test_the_mean_w_of_a_pair_is_the_one_in_its_table() -> None:

@@ -1,4 +1,4 @@
-"""How much do tasks share: p_specialize and p_reuse, and how far further seeds would move them."""
+"""How much do tasks share: p_specialize and p_reuse, and how far would further seeds move them?"""
 
 from __future__ import annotations
 
@@ -83,12 +83,13 @@ def mean_w(pairs: Sequence[PairOverlap], left_out: tuple[str, int] | None = None
 
 
 def interval_over_seeds(pairs: Sequence[PairOverlap], *, level: float = 0.95) -> tuple[float, float]:
-    """Where the mean w over ever more seeds of mask learning, on the same network, lies with chance `level`.
+    """Where the mean w over ever more seeds lies with chance `level`: same network, masks cut to the same size.
 
     The jackknife leaves out one mask of one task at a time; each task's variance has (seeds - 1) degrees of freedom,
     and Student's t with those of the sum (Satterthwaite) makes the interval wide where there are few. Leaving out one
     of two seeds leaves no agreement between seeds: then the ceiling is held, and its variance is taken from how the
-    seeds differ in their overlap with the other task. It is never narrower than one weight more or less in common.
+    seeds differ in their overlap with the other task. The standard error is never below what one weight more or less in
+    one of the masks would make of the mean.
 
     Source: Arvesen 1969 (jackknife of functions of several samples); Satterthwaite 1946.
     """
@@ -97,7 +98,7 @@ def interval_over_seeds(pairs: Sequence[PairOverlap], *, level: float = 0.95) ->
     n_seeds = {task: n for pair in pairs for task, n in pair.n_seeds.items()}
     variances = np.array([_variance_over_seeds(pairs, task, n) for task, n in n_seeds.items()])
     freedom = np.array(list(n_seeds.values())) - 1
-    one_weight = float(np.mean([1 / (pair.total.n_kept * _range_of(pair)) for pair in pairs]))
+    one_weight = float(np.mean([1 / (pair.total.n_kept * _range_of(pair)) for pair in pairs])) / min(n_seeds.values())
     total = float(variances.sum())
     if total > one_weight**2:
         half = float(stdtrit(total**2 / (variances**2 / freedom).sum(), (1 + level) / 2)) * np.sqrt(total)
