@@ -13,8 +13,9 @@ from torch import nn
 from modscope.errors import GraphError
 from modscope.graph.correlations import Correlation, squared_correlations
 from modscope.graph.places import Moment
+from modscope.graph.reductions import Reduction
 from modscope.graph.unit_graph import UnitGraph
-from modscope.graph.unit_values import Reduction, unit_values
+from modscope.graph.unit_values import unit_values
 from modscope.wiring.wiring import Wiring
 
 

@@ -23,11 +23,12 @@ from modscope.wiring.forward.reads import Read, ReadMode, Written, parameters_be
 from modscope.wiring.wiring import Wiring
 
 Moment: TypeAlias = Literal["before", "after"]
-Name: TypeAlias = tuple[str, int, int]  # "read" or "written", key of the connection or product, argument
+Name: TypeAlias = tuple[str, int]  # "read" or "written", and the key of the connection or product
 
 SAME = 0.02  # of the largest value: how far the numbers of one example may move with its place in the batch
 
-# In order of preference. A recurrent layer's first read is the state that it starts from, which says nothing.
+# In order of preference. What a unit says to itself comes last: a recurrent layer's first read is the state that it
+# starts from, and a channel that is gated by what it says itself is whole only behind the gate.
 WRITTEN_ALONE, READ, READ_BY_NO_WEIGHT, WRITTEN, READ_BY_ITSELF = range(5)
 
 
@@ -59,7 +60,7 @@ class Watch(ReadMode):
     def wrote(self, written: Written, result: Tensor) -> None:
         """Show what a weight has written."""
         ids = torch.from_numpy(np.ascontiguousarray(written.ids)).to(result.device)
-        self._look(Sight(("written", written.key, 0), result, ids, self._has_maps))
+        self._look(Sight(("written", written.key), result, ids, self._has_maps))
 
     def finish(self, outputs: Any) -> Any:
         """Show the output units; a unit that could not be followed is no error here."""
@@ -72,7 +73,7 @@ class Watch(ReadMode):
     def _read(self, read: Read) -> Tensor:
         place = read.place
         ids = _thinned(place.ids) if place.by_unit else place.ids
-        self._look(Sight(("read", place.key, place.argument), read.operand, ids, self._has_maps))
+        self._look(Sight(("read", place.key), read.operand, ids, self._has_maps))
         return read.operand
 
 
@@ -129,6 +130,15 @@ def layout_of(sight: Sight, rolled: Sight, n_examples: int) -> Layout | None:
     return best
 
 
+def layout_by_size(sight: Sight, doubled: Sight) -> Layout | None:
+    """Where the examples lie: along the axis that is twice as long when one example is given twice."""
+    shapes = zip(sight.tensor.shape, doubled.tensor.shape, strict=False)
+    longer = [axis for axis, (size, twice) in enumerate(shapes) if size != twice]
+    if len(longer) != 1 or doubled.tensor.shape[longer[0]] != 2 * sight.tensor.shape[longer[0]]:
+        return None
+    return Layout(longer[0], is_outer=True)  # of one example, inner is the same
+
+
 @dataclass(frozen=True, eq=False)
 class Place:
     """A place of every forward pass where the values of some units are taken."""
@@ -136,7 +146,7 @@ class Place:
     name: Name
     units: Int[np.ndarray, " units"]  # ascending
     counts_last: bool = False  # the last call counts, not the first
-    layout: Layout | None = None  # not known from one example
+    layout: Layout | None = None
 
 
 def chosen_places(
@@ -156,7 +166,7 @@ def chosen_places(
     for name, ids in names.items():
         known = ids[ids >= 0].cpu().numpy()
         units, counts = np.unique(known, return_counts=True)
-        kind, key, _ = name
+        kind, key = name
         if kind == "written":
             units = units[counts == 1]  # gates that are packed into one weight are not the unit's value
             offers.append((WRITTEN_ALONE, name, units[alone[units]]))
@@ -190,7 +200,7 @@ def _written_alone(wiring: Wiring) -> Bool[np.ndarray, " units"]:
 
 
 def _recurrent(wiring: Wiring) -> set[int]:
-    """Connections by which hidden units read themselves, a step of time later: alone or by way of other groups."""
+    """Connections by which hidden units act on themselves, alone or by way of other groups."""
     is_hidden = np.array([group.kind == "hidden" for group in wiring.groups], dtype=bool)
     joined: dict[int, np.ndarray] = {}
     for index, connection in enumerate(wiring.connections):

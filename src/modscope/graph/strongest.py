@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from modscope.progress import track
 
 N_STRONGEST = 64
 ROWS_AT_ONCE = 512
+ONE_BITS = 0x3F800000  # of 1 as a float32
 LONG = 2  # so many times the edges that are kept are on the list before it is thinned out
 
 
@@ -30,12 +32,20 @@ def strongest_edges(
     """
     n_units = values.shape[1]
     running = _Running(n_units, min(N_STRONGEST, n_units - 1), values.device)
-    for start in track(range(0, n_units, ROWS_AT_ONCE), "correlating activations"):
-        stop = min(start + ROWS_AT_ONCE, n_units)
+    for start, stop in track(_strips(n_units), "correlating activations"):
         sizes = multiply(values[:, start:stop], values[:, start:])
         sizes[:, : stop - start].triu_(1)  # each pair once
         running.offer(start, sizes)
     return running.edges()
+
+
+def _strips(n_units: int) -> list[tuple[int, int]]:
+    """Narrow ones first, while many edges are among the strongest so far."""
+    bounds = [0]
+    while bounds[-1] < n_units:
+        width = ROWS_AT_ONCE if len(bounds) == 1 else max(1, min(ROWS_AT_ONCE, bounds[-1] // 4))
+        bounds.append(min(bounds[-1] + width, n_units))
+    return list(pairwise(bounds))
 
 
 class _Running:
@@ -65,29 +75,32 @@ class _Running:
             self._thin_out()
 
     def _take(self, start: int, owners: Tensor, others: Tensor, sizes: Float[Tensor, "owners others"]) -> None:
-        self._owners.append(owners + start)
-        self._others.append(others + start)
         self._sizes.append(sizes[owners, others])
+        self._owners.append((owners + start).int())
+        self._others.append((others + start).int())
         self._n_offers += len(owners)
 
     def _thin_out(self) -> None:
         """Keep each unit's strongest; of equal ones those that were offered first."""
         owners, others, sizes = (torch.cat(parts) for parts in (self._owners, self._others, self._sizes))
         # sizes are in (0, 1]: there the bits of a float32, read as a whole number, are in the order of the numbers
-        order = torch.sort((owners << 32) - sizes.view(torch.int32), stable=True).indices
+        keys, order = torch.sort((owners.long() << 32) | (ONE_BITS - sizes.view(torch.int32)), stable=True)
+        owners = (keys >> 32).int()
+        del keys
         counts = torch.bincount(owners, minlength=self._n_units)
-        owners = owners[order]
         rank = torch.arange(len(owners), device=owners.device) - (torch.cumsum(counts, 0) - counts)[owners]
-        self._weakest[owners[rank == self._n_kept - 1]] = sizes[order[rank == self._n_kept - 1]]
-        kept = order[rank < self._n_kept]
-        self._owners, self._others, self._sizes = [owners[rank < self._n_kept]], [others[kept]], [sizes[kept]]
+        last = rank == self._n_kept - 1
+        self._weakest[owners[last]] = sizes[order[last]]
+        is_kept = rank < self._n_kept
+        kept = order[is_kept]
+        self._owners, self._others, self._sizes = [owners[is_kept]], [others[kept]], [sizes[kept]]
         self._n_offers = len(kept)
 
     def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each edge once, though both of its units may keep it."""
         self._thin_out()
         unit, other, sizes = (parts[0].cpu().numpy() for parts in (self._owners, self._others, self._sizes))
-        low, high = np.minimum(unit, other), np.maximum(unit, other)
+        low, high = np.minimum(unit, other).astype(np.int64), np.maximum(unit, other)
         first = np.unique(low * self._n_units + high, return_index=True)[1]
         return low[first], high[first], sizes[first]
 

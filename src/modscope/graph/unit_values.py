@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from modscope.calling import call, check_model, evaluation_mode, explained, split_batch
 from modscope.errors import GraphError, ModscopeError
-from modscope.graph.places import Moment, Name, Place, Sight, Watch, chosen_places, layout_of, layouts
+from modscope.graph.places import Moment, Name, Place, Sight, Watch, chosen_places, layout_by_size, layout_of
+from modscope.graph.reductions import Reduction, values_at
 from modscope.progress import track
 from modscope.wiring.forward.kernels import unfused
 from modscope.wiring.wiring import Wiring
-
-Reduction: TypeAlias = Literal["mean", "spectral", "max_column"]
 
 N_TRIED = 2  # examples of the trial that tells where examples lie
 
@@ -103,16 +102,18 @@ class _Reader:
     def read(self, inputs: Any) -> Float[Tensor, "examples read"]:
         """The values on one batch; a column for each of `units`."""
         self._given = inputs
-        if self.places is None or not self._is_tried:
-            self._find(inputs)
         size = n_examples(inputs)
+        if self.places is None:
+            self._find(inputs)
+        elif size > 1 and not self._is_tried:
+            self._locate_again(inputs)
         places = {place.name: place for place in self.places or ()}
         seen: dict[Name, Tensor] = {}
 
         def keep(sight: Sight) -> None:
             place = places.get(sight.name)
             if place is not None and (place.counts_last or sight.name not in seen):
-                seen[sight.name] = _values(sight, place, size, self._reduction)
+                seen[sight.name] = values_at(place, sight, size, self._reduction)
 
         self._run(inputs, keep)
         if missing := [name for name in places if name not in seen]:
@@ -152,10 +153,18 @@ class _Reader:
         self.places, self.units = located, np.sort(np.concatenate([place.units for place in located]))
         self._is_tried = n_examples(few) > 1
 
+    def _locate_again(self, inputs: Any) -> None:
+        """The first batch was a single example, which says less; now there are two."""
+        located = self._located(self.places or [], _first_examples(inputs, N_TRIED))
+        if len(located) < len(self.places or []):
+            raise GraphError(
+                "the first batch is a single example, and some layers mix the examples of the next one; give batches "
+                "of at least two examples"
+            )
+        self.places, self._is_tried = located, True
+
     def _located(self, places: list[Place], few: Any) -> list[Place]:
         """The places with their layouts, without those where no example can be told from another."""
-        if n_examples(few) == 1:
-            return places
         by_name = {place.name: place for place in places}
         sights: dict[Name, Sight] = {}
         located: dict[Name, Place] = {}
@@ -168,12 +177,13 @@ class _Reader:
             place = by_name.get(sight.name)
             if place is None or sight.name not in sights or (sight.name in located and not place.counts_last):
                 return
-            layout = layout_of(sights[sight.name], sight, n_examples(few))
+            seen = sights[sight.name]
+            layout = layout_of(seen, sight, n_examples(few)) if n_examples(few) > 1 else layout_by_size(seen, sight)
             if layout is not None:
                 located[sight.name] = replace(place, layout=layout)
 
         self._run(few, keep)
-        self._run(_rolled(few), compare)
+        self._run(_of_each(few, _rolled if n_examples(few) > 1 else _doubled), compare)
         return [located[place.name] for place in places if place.name in located]
 
     def _run(self, inputs: Any, look: Callable[[Sight], None]) -> None:
@@ -198,70 +208,16 @@ class _Reader:
         return "a product of queries and keys" if key < 0 else "an output"
 
 
-def _values(sight: Sight, place: Place, size: int, reduction: Reduction) -> Float[Tensor, "examples positions units"]:
-    """One value per example, position (token) and unit of the place."""
-    layout = place.layout or next(layouts(sight, size), None)
-    if layout is None or sight.tensor.shape[layout.axis] % size:
-        raise GraphError(
-            f"{size} examples do not fit what a layer sees, {tuple(sight.tensor.shape)}; give all batches in one form"
-        )
-    tensor, ids = layout.examples_first(sight, size)
-    if sight.has_maps:
-        maps = tensor.flatten(0, 1)  # (examples x positions, channels, *map)
-        entries = _reduced(maps, reduction).unflatten(0, tuple(tensor.shape[:2]))
-    else:
-        along = [axis for axis in range(1, ids.ndim) if ids.shape[axis] > 1]
-        others = [axis for axis in range(1, ids.ndim) if axis not in along]
-        entries = tensor.permute(0, *others, *along).flatten(1 + len(others)) if along else tensor.unsqueeze(-1)
-        entries = entries.reshape(size, -1, entries.shape[-1])
-        ids = ids.permute(0, *others, *along)
-    return _by_unit(entries.float(), ids.flatten().cpu().numpy(), place.units, reduction)
-
-
-def _by_unit(
-    entries: Float[Tensor, "examples positions entries"],
-    ids: Int[np.ndarray, " entries"],
-    units: Int[np.ndarray, " units"],
-    reduction: Reduction,
-) -> Float[Tensor, "examples positions units"]:
-    """One value per unit; a flattened map has an entry for each point of it, in order."""
-    kept = np.flatnonzero(np.isin(ids, units))
-    order = kept[np.argsort(ids[kept], kind="stable")]
-    chosen = entries if np.array_equal(order, np.arange(len(ids))) else entries[..., _index(order, entries)]
-    counts = np.unique(ids[order], return_counts=True)[1]
-    if counts.max() == 1:
-        return chosen
-    if counts.min() < counts.max():  # no map: a unit that stands in several entries
-        owners = _index(np.repeat(np.arange(len(units)), counts), entries)
-        sums = entries.new_zeros(*entries.shape[:2], len(units)).index_add_(2, owners, chosen)
-        return sums / _index(counts, entries)
-    n_each = int(counts[0])
-    side = round(n_each**0.5)
-    maps = chosen.unflatten(-1, (len(units), n_each)).flatten(0, 1)
-    maps = maps.unflatten(-1, (side, -1) if side**2 == n_each else (n_each, 1))
-    reduced: Tensor = _reduced(maps, reduction).unflatten(0, tuple(entries.shape[:2]))
-    return reduced
-
-
-def _index(numbers: Int[np.ndarray, " n"], beside: Tensor) -> Tensor:
-    return torch.from_numpy(numbers).to(beside.device)
-
-
-def _reduced(maps: Float[Tensor, "examples channels *map"], reduction: Reduction) -> Float[Tensor, "examples channels"]:
-    """One number per map: its mean, its largest singular value, or the largest column sum of absolute values."""
-    if reduction == "mean":
-        return maps.flatten(2).mean(dim=2, dtype=torch.float32)
-    matrices = maps.flatten(3) if maps.ndim > 4 else maps.reshape(*maps.shape[:3], -1)
-    norms: Tensor = torch.linalg.matrix_norm(matrices.float(), ord=2 if reduction == "spectral" else 1)
-    return norms
-
-
 def _first_examples(inputs: Any, count: int) -> Any:
     return _of_each(inputs, lambda tensor: tensor[:count])
 
 
-def _rolled(inputs: Any) -> Any:
-    return _of_each(inputs, lambda tensor: tensor.roll(1, 0))
+def _rolled(tensor: Tensor) -> Tensor:
+    return tensor.roll(1, 0)
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])
 
 
 def _of_each(inputs: Any, op: Callable[[Tensor], Tensor]) -> Any:
