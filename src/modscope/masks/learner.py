@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from modscope.masks.layout import Granularity, Layout, layout_of, needs_wiring
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.objective import prepared
 from modscope.masks.optimise import LOCAL, NotFiniteError, PenaltyOn, Schedule, Settings, Training, accuracy_gap
+from modscope.masks.pairs import PairedNetwork, on_pairs
 from modscope.masks.parameters import chosen_parameters
 from modscope.masks.prices import default_penalty
 from modscope.masks.strata import weight_strata
@@ -74,6 +75,8 @@ class MaskLearner:
         clip_norm: Clip the logits' gradient to this norm. None: do not.
         stop_below: Stop early, and go on to the hard samples, once less than this share of the logits crossed 0 in
             50 steps. None: never.
+        removed: What a removed weight reads: "zero", or "counterfactual": what it would read on the inputs that the
+            task pairs with its own. Masks so learned are judged by `evaluate_on_pairs`.
         official: Do as the official program does: the gradients of the frozen weights pile up in the norm that is
             clipped, and there is one step more than asked.
 
@@ -97,11 +100,14 @@ class MaskLearner:
     density: float | None = None
     clip_norm: float | None = None
     stop_below: float | None = None
+    removed: Literal["zero", "counterfactual"] = "zero"
     official: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.n_samples, int) or self.n_samples < 1:
             raise MaskError(f"n_samples must be a whole number of at least 1, got {self.n_samples!r}")
+        if self.removed not in ("zero", "counterfactual"):
+            raise MaskError(f"removed must be 'zero' or 'counterfactual', got {self.removed!r}")
         self._settings(0.0 if self.penalty is None else self.penalty)  # checks the others
 
     def _settings(self, penalty: float) -> Settings:
@@ -141,7 +147,8 @@ class MaskLearner:
         Raises:
             MaskError: If no parameter is chosen, the granularity does not fit, or a batch is smaller than `n_samples`.
             MaskLearningError: If the loss is not finite; it names the step and carries the last good mask.
-            TaskError: If the task has no data, or its loss is not a differentiable scalar.
+            TaskError: If the task has no data or no counterfactual inputs where they are wanted, or its loss is not a
+                differentiable scalar.
         """
         model = check_model(model)
         seed = seed_of(rng)
@@ -154,7 +161,10 @@ class MaskLearner:
         with _own_random_state(device, seed), evaluation_mode(model):
             generator = torch.Generator(device).manual_seed(seed % 2**63)
             kept = {name: masked[name] for name in names}
-            objective = prepared(model, task, layout, kept, self.n_samples, generator, track_weights=self.official)
+            network, task = self._network(model, task, kept)
+            objective = prepared(network, task, layout, kept, self.n_samples, generator, track_weights=self.official)
+            if network is not model:  # pairs are read through masked copies of weights, not around their reads
+                objective = dataclasses.replace(objective, groups=None, read_once=frozenset())
             initial = [tensor.requires_grad_() for tensor in layout.initial(self.initial_logit, device)]
             penalty = default_penalty(objective, initial) if self.penalty is None else self.penalty
             training = Training(objective, self._settings(penalty), initial)
@@ -168,11 +178,20 @@ class MaskLearner:
                     self._mask(layout, error.logits, {**details, "n_steps": error.step}),
                 ) from error
             sampled, thresholded = accuracy_gap(objective, logits, self._estimator())
-            strata = weight_strata(model, task, objective.weights)
+            strata = weight_strata(network, task, objective.weights)
         details |= {"n_steps": training.n_steps_done, "last_loss": training.last_loss}
         details |= {"sampled_accuracy": sampled, "thresholded_accuracy": thresholded}
         mask = self._mask(layout, logits, details, strata)
         return mask if self.density is None else mask.at_density(self.density)
+
+    def _network(self, model: nn.Module, task: Task, masked: Mapping[str, nn.Parameter]) -> tuple[nn.Module, Task]:
+        """What runs under masks: the model, or the model on pairs."""
+        if self.removed == "zero":
+            return model, task
+        network = PairedNetwork(model)
+        pairs = on_pairs(network, task)
+        network.check(masked, next(pairs.batches("train"))[0][0])
+        return network, pairs
 
     def _mask(
         self, layout: Layout, logits: list[Tensor], details: dict[str, Any], strata: dict[str, Tensor] | None = None

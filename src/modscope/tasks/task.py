@@ -31,6 +31,8 @@ class Task:
         function: What the task computes. Tasks of one function ("addition" of two pairs) are pairs for reuse, all
             others are pairs for specialisation. None: a function of its own.
         batch_dim: The axis of the inputs along which examples lie.
+        counterfactual: `counterfactual(batch)` -> inputs paired with the batch's, example by example: where a masked
+            unit may take its value from (see `MaskLearner(removed="counterfactual")`). None: the task has no pairs.
 
     Raises:
         TaskError: If the name is empty, or `train` or `test` can be read only once.
@@ -45,6 +47,7 @@ class Task:
     class_of: Callable[[Any], Tensor] | None = None
     function: str | None = None
     batch_dim: int = 0
+    counterfactual: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
