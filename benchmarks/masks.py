@@ -133,7 +133,7 @@ def our_step(model: nn.Module, task: Task, n_samples: int, learner: MaskLearner)
     chosen = chosen_parameters(model, "weights")
     layout = layout_of("weight", chosen, None)
     objective = prepared(model, task, layout, chosen, n_samples, torch.Generator().manual_seed(0))
-    settings: Settings = learner._settings()
+    settings: Settings = learner._settings(1e-3)
     logits = [tensor.requires_grad_() for tensor in layout.initial(2.0, torch.device("cpu"))]
     training = Training(objective, settings, logits)
     optimizer = torch.optim.Adam(logits, lr=settings.learning_rate, fused=True)

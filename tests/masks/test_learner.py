@@ -176,7 +176,7 @@ def test_any_model_gets_masks_and_is_left_bit_for_bit_as_it_was(name: str, estim
     next(model.parameters()).requires_grad_(False)
     task = make_task()
     before = state_of(model)
-    mask = MaskLearner(estimator=estimator, n_steps=6, learning_rate=1.0, initial_logit=2.0, parameters="all")(
+    mask = MaskLearner(estimator=estimator, n_steps=6, learning_rate=0.6, initial_logit=2.0, parameters="all")(
         model, task
     )
     assert differences(before, state_of(model)) == []

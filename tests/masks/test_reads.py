@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from modscope.errors import MaskError
-from modscope.masks.reads import Moments, SampledOutputs, WeightReads
+from modscope.masks.chunked_linear import Scratch, chunked_linear
+from modscope.masks.reads import GaussianOutputs, Moments, SampledReads, WeightReads
+from modscope.masks.sampling import rao_blackwell
 
 
 def sampled(inputs: torch.Tensor, weight: torch.Tensor, logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    with SampledOutputs({id(weight): Moments(weight, logits)}, torch.Generator().manual_seed(seed)):
+    with SampledReads({id(weight): Moments(weight, logits)}, GaussianOutputs(torch.Generator().manual_seed(seed))):
         return F.linear(inputs, weight)
 
 
@@ -96,6 +98,38 @@ def test_a_weight_that_is_suddenly_read_otherwise_is_an_error_not_a_wrong_gradie
     weight = torch.ones(2, 2)
     with (
         pytest.raises(MaskError, match="in another way than on the first batch"),
-        SampledOutputs({id(weight): Moments(weight, torch.zeros(2, 2))}, torch.Generator()),
+        SampledReads({id(weight): Moments(weight, torch.zeros(2, 2))}, GaussianOutputs(torch.Generator())),
     ):
         _ = torch.ones(3, 2) @ weight
+
+
+def copies_and_gradients(n_samples: int, count: int) -> dict[str, list[torch.Tensor]]:
+    """What a masked layer gives: in one run, and as one product for each masked copy, from the same random numbers."""
+    draws = torch.Generator().manual_seed(0)
+    weight, start = torch.randn(30, 41, generator=draws), 3 * torch.randn(30, 41, generator=draws)
+    pull = torch.randn(count, 30, generator=draws)
+    found = {}
+    for way in ("one run", "copies"):
+        generator = torch.Generator().manual_seed(1)
+        inputs = torch.linspace(-1, 1, count * 41).reshape(count, 41).requires_grad_()
+        logits = start.clone().requires_grad_()
+        if way == "one run":
+            outputs = chunked_linear(inputs, weight, logits, n_samples, generator, Scratch())
+        else:
+            copies = rao_blackwell(logits, weight, n_samples, generator, 0.0)
+            bounds = [count * sample // n_samples for sample in range(n_samples + 1)]
+            chunks = [inputs[low:high] for low, high in itertools.pairwise(bounds)]
+            outputs = torch.cat([chunk @ copy.T for chunk, copy in zip(chunks, copies, strict=True)])
+        found[way] = [outputs, *torch.autograd.grad((outputs * pull).sum(), (inputs, logits))]
+    return found
+
+
+@pytest.mark.parametrize("scratch", [2**20, 700])
+@pytest.mark.parametrize(("n_samples", "count"), [(1, 3), (4, 4), (4, 10), (8, 17), (3, 9)])
+def test_a_layer_that_makes_its_copies_where_it_needs_them_equals_one_that_is_given_them(
+    n_samples: int, count: int, scratch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modscope.masks.chunked_linear._SCRATCH", scratch)  # the whole weight at once, or a few rows
+    found = copies_and_gradients(n_samples, count)
+    for one_run, copies in zip(found["one run"], found["copies"], strict=True):
+        assert torch.allclose(one_run, copies, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from torch.func import functional_call
 
 from modscope.calling import Inputs, arguments, device_of, explained, moved, split_batch
 from modscope.errors import MaskError, ModscopeError, TaskError
+from modscope.masks.chunked_linear import Scratch
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
 from modscope.masks.group_reads import GroupSampler, UnknownRead, agree
 from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
-from modscope.masks.reads import Moments, SampledOutputs, WeightReads
-from modscope.masks.sampling import Estimator, rao_blackwell
+from modscope.masks.reads import ChunkedCopies, GaussianOutputs, Moments, SampledReads, Sampler, WeightReads
+from modscope.masks.sampling import Estimator, kernels_for, rao_blackwell
 from modscope.tasks.task import Task, checked_loss
 
 
@@ -51,6 +52,7 @@ class Objective:
     read_once: frozenset[str]
     groups: GroupSampler | None
     tracked: list[Tensor]
+    _scratch: Scratch = field(default_factory=Scratch)
 
     def loss(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Tensor, int]:
         """Loss under hard (or the estimator's) samples of all masked weights, and the number of examples."""
@@ -59,14 +61,7 @@ class Objective:
 
     def locally_sampled_loss(self, logits: list[Tensor], batch: Any, estimator: Estimator) -> tuple[Tensor, int]:
         """Loss where the outputs of layers in `read_once` are sampled, and the other weights by the estimator."""
-        sampled_weights = {name: weight for name, weight in self.weights.items() if name not in self.read_once}
-        by_name = self.layout.spread(logits)
-        stand_ins = {name: weight.detach() for name, weight in self.weights.items() if name in self.read_once}
-        moments = {id(weight): Moments(weight, by_name[name]) for name, weight in stand_ins.items()}
-        n_copies = self.n_samples if sampled_weights else 1
-        copies = self.layout.masked(logits, sampled_weights, estimator, n_copies, self.generator, 0.0)
-        mode = SampledOutputs(moments, self.generator)
-        outputs, targets, count = self._run([{**stand_ins, **copy} for copy in copies], batch, mode)
+        outputs, targets, count = self._with_sampled_reads(logits, batch, GaussianOutputs(self.generator), estimator)
         return checked_loss(self.task, outputs, targets), count
 
     def outputs(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Any, Any, int]:
@@ -77,8 +72,30 @@ class Objective:
                 return self.grouped_outputs(kept, batch, self.groups)
             except UnknownRead:  # of a kind that the first batch did not show
                 return self.grouped_outputs(kept, batch, self.groups.one_by_one())
+        if estimator is rao_blackwell and self._shares_one_run(logits):
+            sampler = ChunkedCopies(self.n_samples, self.generator, self._scratch)
+            return self._with_sampled_reads(logits, batch, sampler, estimator)
         copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
         return self._run(copies, batch, nullcontext())
+
+    def _shares_one_run(self, logits: list[Tensor]) -> bool:
+        """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
+        pairs = zip(logits, self.weights.values(), strict=True)
+        return self.read_once == self.weights.keys() and all(
+            kernels_for(logit, weight) is not None and not weight.requires_grad for logit, weight in pairs
+        )
+
+    def _with_sampled_reads(
+        self, logits: list[Tensor], batch: Any, sampler: Sampler, estimator: Estimator
+    ) -> tuple[Any, Any, int]:
+        """Outputs where reads of weights in `read_once` are sampled, and the other weights by the estimator."""
+        sampled_weights = {name: weight for name, weight in self.weights.items() if name not in self.read_once}
+        by_name = self.layout.spread(logits)
+        stand_ins = {name: weight.detach() for name, weight in self.weights.items() if name in self.read_once}
+        moments = {id(weight): Moments(weight, by_name[name]) for name, weight in stand_ins.items()}
+        n_copies = self.n_samples if sampled_weights else 1
+        copies = self.layout.masked(logits, sampled_weights, estimator, n_copies, self.generator, 0.0)
+        return self._run([{**stand_ins, **copy} for copy in copies], batch, SampledReads(moments, sampler))
 
     def grouped_outputs(self, kept: tuple[Tensor, ...], batch: Any, groups: GroupSampler) -> tuple[Any, Any, int]:
         """The same as `outputs`, given by how much each sample keeps each group."""

@@ -1,4 +1,6 @@
-"""Local reparameterization: where one example reads each weight once, sample what comes out instead of the weights.
+"""Where one example reads each weight once, what comes out of a linear layer under masks?
+
+Local reparameterization samples what comes out instead of the weights.
 
 The sum over many independently masked weights is nearly Gaussian, so its sample needs two matrix products and one
 number per output, with noise of its own for every example. It holds for linear layers on vectors; a weight that one
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from modscope.errors import MaskError
+from modscope.masks.chunked_linear import Scratch, chunked_linear
+from modscope.masks.sampling import rao_blackwell
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +61,66 @@ class WeightReads(TorchFunctionMode):
         return frozenset(name for name, count in self.n_linear.items() if count == 1 and not self.n_other[name])
 
 
-class SampledOutputs(TorchFunctionMode):
-    """While active, a linear layer whose weight is one of `moments` gives a sample of its masked output."""
+class Sampler(Protocol):
+    """What a linear layer on vectors gives under masks."""
 
-    def __init__(self, moments: Mapping[int, Moments], generator: torch.Generator) -> None:
+    def products(self, inputs: Tensor, weight: Moments) -> Tensor:
+        """Examples times a masked weight."""
+        ...
+
+    def bias(self, inputs: Tensor, bias: Moments) -> Tensor:
+        """A masked bias, for each of the examples."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianOutputs:
+    """Outputs with the mean and the variance of masked sums, independent for each example."""
+
+    generator: torch.Generator
+
+    def products(self, inputs: Tensor, weight: Moments) -> Tensor:
+        """Samples of the sums."""
+        return _sampled_linear(inputs, weight.weight, weight.logits, self._noise(inputs, len(weight.weight)))
+
+    def bias(self, inputs: Tensor, bias: Moments) -> Tensor:
+        """Samples of the bias."""
+        probability = torch.sigmoid(bias.logits)
+        deviation = (probability * (1 - probability)).sqrt()
+        return bias.weight * (probability + deviation * self._noise(inputs, len(bias.weight))).to(inputs.dtype)
+
+    def _noise(self, inputs: Tensor, n_outputs: int) -> Tensor:
+        return torch.empty(len(inputs), n_outputs, device=inputs.device).normal_(generator=self.generator)
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkedCopies:
+    """Hard samples: each of some chunks of the examples has a masked copy of its own, and all share one run."""
+
+    n_samples: int
+    generator: torch.Generator
+    scratch: Scratch
+
+    def products(self, inputs: Tensor, weight: Moments) -> Tensor:
+        """Examples times their chunk's copy of the weight."""
+        n_chunks = min(self.n_samples, len(inputs))
+        return chunked_linear(inputs, weight.weight, weight.logits, n_chunks, self.generator, self.scratch)
+
+    def bias(self, inputs: Tensor, bias: Moments) -> Tensor:
+        """Each example's chunk's copy of the bias."""
+        n_chunks = min(self.n_samples, len(inputs))
+        copies = rao_blackwell(bias.logits, bias.weight, n_chunks, self.generator, 0.0)
+        bounds = torch.arange(n_chunks + 1) * len(inputs) // n_chunks
+        return torch.stack(copies).repeat_interleave(bounds.diff(), dim=0)
+
+
+class SampledReads(TorchFunctionMode):
+    """While active, a linear layer whose weight is one of `moments` gives what the sampler makes of it."""
+
+    def __init__(self, moments: Mapping[int, Moments], sampler: Sampler) -> None:
         super().__init__()
         self.moments = moments  # by id of the tensor that stands in for the weight
-        self.generator = generator
+        self.sampler = sampler
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -78,28 +135,17 @@ class SampledOutputs(TorchFunctionMode):
                 if id(tensor) in self.moments:
                     raise MaskError(
                         "the model reads a weight in another way than on the first batch, so its outputs cannot be "
-                        'sampled; use MaskLearner(estimator="rao_blackwell")'
+                        'sampled; use MaskLearner(estimator="straight_through")'
                     )
         return func(*args, **kwargs)
 
     def _sampled(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         found = self.moments.get(id(weight))
-        if found is None:
-            outputs = F.linear(inputs, weight)
-        else:
-            noise = self._noise(inputs, weight)
-            outputs = _sampled_linear(inputs, found.weight, found.logits, noise)
+        outputs = F.linear(inputs, weight) if found is None else self.sampler.products(inputs, found)
         if bias is None:
             return outputs
         found = self.moments.get(id(bias))
-        if found is None:
-            return outputs + bias
-        probability = torch.sigmoid(found.logits)
-        deviation = (probability * (1 - probability)).sqrt()
-        return outputs + bias * (probability + deviation * self._noise(inputs, weight)).to(inputs.dtype)
-
-    def _noise(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        return torch.empty(len(inputs), len(weight), device=inputs.device).normal_(generator=self.generator)
+        return outputs + (bias if found is None else self.sampler.bias(inputs, found))
 
 
 class _SampledLinear(torch.autograd.Function):

@@ -10,8 +10,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,6 +36,8 @@ def rao_blackwell(
     is an independent sample over weights, and together they are more even than independent copies would be.
     """
     del progress
+    if kernels_for(logits, weight) is not None:
+        return _compiled_copies(logits, weight, n_copies, generator)
     return _rao_blackwell_copies(logits, weight, n_copies, generator)
 
 
@@ -104,6 +109,79 @@ def kept_samples(logits: Tensor, n_copies: int, generator: torch.Generator) -> I
     return _below(uniform, _thresholds(logits), n_copies)
 
 
+def kernels_for(logits: Tensor, weight: Tensor) -> ModuleType | None:
+    """Compiled loops for these tensors: for single precision on a processor, where the extra `fast` is installed."""
+    if logits.device.type != "cpu" or logits.dtype != torch.float32 or weight.dtype != torch.float32:
+        return None
+    return _kernels()
+
+
+def stream(generator: torch.Generator) -> int:
+    """The name of a new stream of random numbers for the compiled loops."""
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+
+
+@functools.cache
+def factor_fit() -> Float[np.ndarray, "3 5"]:
+    """What `kernels.factors` computes the gradient factors from, to 2e-4 of each in single precision.
+
+    Fitted to `conditional_factors`, where l >= 0 (elsewhere kept and removed change places) and z = e^-l: the factor of
+    kept weights is z (P(z) + l Q(z)), that of removed ones R(z), with polynomials P, Q, R of degree four.
+    """
+    near_one = torch.linspace(1e-7, 1, 2001, dtype=torch.float64)
+    logits = torch.cat([torch.linspace(0, 25, 4001, dtype=torch.float64), -near_one.log()])
+    kept, removed = (factor.numpy() for factor in conditional_factors(logits))
+    size = logits.numpy()
+    powers = np.exp(-size)[:, None] ** np.arange(6)
+    for_kept = np.concatenate([powers[:, 1:], size[:, None] * powers[:, 1:]], axis=1)
+    of_kept = np.linalg.lstsq(for_kept / kept[:, None], np.ones(len(size)), rcond=None)[0]
+    of_removed = np.linalg.lstsq(powers[:, :5] / removed[:, None], np.ones(len(size)), rcond=None)[0]
+    return np.concatenate([of_kept, of_removed]).reshape(3, 5).astype(np.float32)
+
+
+class _Compiled(torch.autograd.Function):
+    """Rao-Blackwell samples by compiled loops: nothing but the name of the random numbers is kept for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, weight: Tensor, n_copies: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        logits, weight = logits.detach().contiguous(), weight.detach().contiguous()
+        ctx.seed = stream(generator)
+        ctx.save_for_backward(logits, weight)
+        copies = torch.empty(n_copies, *weight.shape)
+        _loops().mask(ctx.seed, 0, flat(logits), flat(weight), tuple(flat(copy) for copy in copies))
+        return copies.unbind()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        logits, weight = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        pulls = tuple(flat(gradient.contiguous()) for gradient in gradients)
+        _loops().follow(ctx.seed, 0, flat(logits), flat(weight), pulls, factor_fit(), flat(result))
+        return result, None, None, None
+
+
+def flat(tensor: Tensor) -> np.ndarray:
+    """The numbers of a contiguous tensor, one after another, where they lie."""
+    return tensor.view(-1).numpy()
+
+
+def _loops() -> ModuleType:
+    kernels = _kernels()
+    assert kernels is not None
+    return kernels
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    if find_spec("numba") is None:
+        return None
+    from modscope.masks import kernels
+
+    return kernels
+
+
 class _RaoBlackwell(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -165,6 +243,7 @@ class _StraightThrough(torch.autograd.Function):
         return total * weight, for_weight, None, None
 
 
+_compiled_copies: Callable[..., tuple[Tensor, ...]] = _Compiled.apply
 _rao_blackwell_copies: Callable[..., tuple[Tensor, ...]] = _RaoBlackwell.apply
 _straight_through_copies: Callable[..., tuple[Tensor, ...]] = _StraightThrough.apply
 
