@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -145,10 +146,7 @@ class GroupSampler:
         """
         if not self.one_run:
             return [self._mode(kept, weights) for kept, _ in zip(samples, sizes, strict=False)]
-        (n_examples,) = sizes
-        n_samples = min(len(samples), n_examples)
-        bounds = torch.arange(n_samples + 1) * n_examples // n_samples  # as chunks are cut
-        sample_of = torch.arange(n_samples).repeat_interleave(bounds.diff()).to(samples[0].device)
+        sample_of = _sample_of(sizes[0], min(len(samples), sizes[0]), samples[0].device)
         return [self._mode(torch.stack(samples), weights, sample_of)]
 
     def _mode(self, kept: Tensor, weights: Mapping[str, Tensor], sample_of: Tensor | None = None) -> GroupedReads:
@@ -160,22 +158,38 @@ class GroupSampler:
         return GroupedReads(reads)
 
     def _factors(self, kept: Tensor, sample_of: Tensor | None) -> dict[str, dict[int, Tensor]]:
-        lying = [(name, axis, groups) for name, found in self.along.items() for axis, groups in found or ()]
         factors: dict[str, dict[int, Tensor]] = {name: {} for name, found in self.along.items() if found is not None}
-        if not lying:
+        if not self._lying:
             return factors
         always = F.pad(kept, (0, 1), value=1.0)  # the last entry: always kept
         # one look-up for all weights, so that its backward pass is one addition, too
-        index = torch.cat([groups for *_, groups in lying]).remainder(always.shape[-1]).to(kept.device)
-        chosen = always.index_select(-1, index)
+        chosen = always.index_select(-1, self._index.to(kept.device))
         if sample_of is not None:
             chosen = chosen.index_select(0, sample_of)  # (examples, indices)
-        for (name, axis, _), piece in zip(lying, chosen.split([len(each[2]) for each in lying], dim=-1), strict=True):
+        sizes = [len(groups) for *_, groups in self._lying]
+        for (name, axis, _), piece in zip(self._lying, chosen.split(sizes, dim=-1), strict=True):
             factors[name][axis] = factors[name][axis] * piece if axis in factors[name] else piece
         return factors
 
+    @cached_property
+    def _lying(self) -> list[tuple[str, int, Tensor]]:
+        """Parameter, axis and groups of every array that lies along an axis."""
+        return [(name, axis, groups) for name, found in self.along.items() for axis, groups in found or ()]
+
+    @cached_property
+    def _index(self) -> Tensor:
+        """Their groups one after the other; "in no group" is the last entry of all."""
+        return torch.cat([groups for *_, groups in self._lying]).remainder(self.layout.n_groups + 1)
+
     def _copy_of(self, name: str, weight: Tensor, kept: Tensor) -> Callable[[], Tensor]:
         return lambda: self.layout.masked_weight(name, weight, kept)
+
+
+@lru_cache(maxsize=16)
+def _sample_of(n_examples: int, n_samples: int, device: torch.device) -> Tensor:
+    """The sample that each example meets: contiguous runs of examples, as chunks are cut."""
+    bounds = torch.arange(n_samples + 1) * n_examples // n_samples
+    return torch.arange(n_samples).repeat_interleave(bounds.diff()).to(device)
 
 
 def agree(first: Any, second: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modscope.errors import MaskError
-from modscope.masks.sampling import Estimator
+from modscope.masks.sampling import Estimator, rao_blackwell
 from modscope.partition.partition import Partition
 from modscope.wiring.wiring import Wiring
 
@@ -135,7 +135,10 @@ class LogitPerGroup:
         self, logits: list[Tensor], estimator: Estimator, n_copies: int, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, ...]:
         """By how much each group is kept, from 0 to 1, in each of several samples."""
-        return estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
+        if estimator is rao_blackwell:  # its copies share their random numbers, to be more even
+            return estimator(logits[0], torch.ones_like(logits[0]), n_copies, generator, progress)
+        each = logits[0].expand(n_copies, -1)  # all samples at once: there are few groups, and many small steps
+        return estimator(each, torch.ones_like(each), 1, generator, progress)[0].unbind(0)
 
     def masked_weight(self, name: str, weight: Tensor, kept: Tensor) -> Tensor:
         """One parameter times what is kept of the groups that each of its entries is in."""
