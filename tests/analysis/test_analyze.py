@@ -8,9 +8,12 @@ from torch import nn
 from modscope.alignment import alignment
 from modscope.analysis.analyze import analyze
 from modscope.analysis.run import Run
+from modscope.analysis.stability_content import chance_iou
 from modscope.analysis.stages import numbers_around
 from modscope.errors import PartitionError, RecordError, TaskError, WiringError
 from modscope.masks.learner import MaskLearner
+from modscope.masks.mask import Mask
+from modscope.masks.metrics import iou
 from modscope.models.mlp import mlp
 from modscope.partition.leiden import Leiden
 from modscope.partition.spectral import Spectral
@@ -119,6 +122,30 @@ def test_structure_is_tested_at_five_numbers_of_clusters_around_the_chosen_one(r
     points = Analysis.model_validate(run.content).tests.sweep.points
     assert [point.k for point in points] == [2, 3, 4, 6]
     assert "at 2, 3, 4 and 6 modules" in run.content["texts"]["methods"]
+
+
+def test_the_page_is_told_how_far_clusterings_and_masks_repeat(run: Run):
+    repeats = {item.source: item for item in Analysis.model_validate(run.content).stability.repeats}
+    assert list(repeats) == [
+        *(f"{k} modules, clustered again" for k in (2, 3, 4, 6)),
+        *(f"mask of {task}, learned again" for task in ("first", "second")),
+    ]
+    assert np.mean(repeats["3 modules, clustered again"].values) == pytest.approx(run.results.clusterability.stability)
+    assert len(repeats["3 modules, clustered again"].values) == 10  # pairs of five clusterings
+    masks = run.mask_set.seeds("first")
+    assert repeats["mask of first, learned again"].values == [pytest.approx(iou(*masks))]
+    assert repeats["mask of first, learned again"].chance == pytest.approx(chance_iou(*masks))
+
+
+def test_chance_for_masks_is_what_random_masks_of_their_sizes_share():
+    rng = np.random.default_rng(0)
+
+    def random_mask(*n_kept: int) -> Mask:
+        parts = zip("ab", n_kept, (4000, 1000), strict=True)
+        return Mask({name: torch.from_numpy(rng.permutation(n) < kept) for name, kept, n in parts})
+
+    pairs = [(random_mask(400, 900), random_mask(2000, 300)) for _ in range(40)]
+    assert np.mean([iou(*pair) for pair in pairs]) == pytest.approx(chance_iou(*pairs[0]), rel=0.01)
 
 
 @pytest.mark.parametrize(

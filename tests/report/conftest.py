@@ -121,6 +121,19 @@ def made_up_sweep(rng: np.random.Generator, depth_weak: float, depth_strict: flo
     return {"points": [{"k": k, "ncut": 0.8 * k - 0.6, "stability": 0.9} for k in numbers], "bands": bands}
 
 
+def made_up_stability(rng: np.random.Generator, strength: float) -> dict:
+    clusters = [
+        {"source": f"{k} modules, clustered again", "measure": "adjusted Rand index", "chance": 0.0,
+         "values": rng.uniform(strength / 2, 1, 10)}
+        for k in (2, 3, 4, 6, 8)
+    ]  # fmt: skip
+    masks = [
+        {"source": f"mask of {task}, learned again", "measure": "shared weights", "values": [0.9], "chance": 0.2}
+        for task in TASKS
+    ]
+    return {"repeats": clusters + masks}
+
+
 def made_up_lesions(rng: np.random.Generator, sizes: np.ndarray, strength: float) -> dict:
     rows = []
     for module in range(len(sizes)):
@@ -209,6 +222,7 @@ def made_up_analysis(name: str, title: str, text: str, states: str, strength: fl
             },
             "lesions": made_up_lesions(rng, sizes, strength),
             "bridge": {"why": "There are no masks to compare with."} if is_empty else made_up_bridge(rng, 4, strength),
+            "stability": made_up_stability(rng, strength),
             "texts": {
                 "methods": "We measured modularity with modscope.",
                 "python": "import modscope as ms\nrun = ms.analyze(model, x, tasks)",

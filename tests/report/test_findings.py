@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modscope.records import Record
-from modscope.report import about_bridge, about_clusters, about_lesions, about_masks, content
+from modscope.report import about_bridge, about_clusters, about_lesions, about_masks, about_stability, content
 from modscope.report.figure import figure_of
 from modscope.report.verdicts import WIDTH, questions
 
-ROOMS = (about_masks, about_clusters, about_lesions, about_bridge)
+ROOMS = (about_masks, about_clusters, about_lesions, about_bridge, about_stability)
 KINDS = [kind for room in ROOMS for kind in room.FIGURES]
 
 
@@ -83,6 +83,25 @@ def test_a_sweep_names_the_numbers_that_hold_after_correction_and_the_widest_gap
     assert "not tried" in about_clusters.sweep(network(tests={"ncut": None})).missing
 
 
+def repeated(source: str, values: list[float], chance: float | None = 0.0) -> dict:
+    return {"source": source, "measure": "adjusted Rand index", "values": values, "chance": chance}
+
+
+def test_repeats_name_what_agrees_most_and_least_and_what_was_done_once(network):
+    def said(*repeats: dict) -> Any:
+        return about_stability.repeats(network(stability={"repeats": list(repeats)}))
+
+    two = said(repeated("2 modules", [1.0, 0.9]), repeated("8 modules", [0.3, 0.1, 0.2]), repeated("mask", [], None))
+    assert two.finding == "Most alike: 2 modules (0.95); least: 8 modules (0.20)."
+    assert two.warning == "One seed only: agreement over seeds is unknown. This holds for mask."
+    assert two.table.rows[1] == ("8 modules", "adjusted Rand index", "0.20", "0.10", "0.30", "0.00", "3")
+    assert two.table.rows[2][2:] == ("–", "–", "–", "–", "0")
+    assert said(repeated("a", [0.9]), repeated("b", [0.85])).finding.startswith("All repeat: the least are b with 0.85")
+    assert said(repeated("a", [0.5, 0.7])).finding == "a: 0.60 on average."
+    assert said(repeated("a", [])).missing == "One seed only: agreement over seeds is unknown."
+    assert about_stability.repeats(network(stability=None)).missing == "Nothing was repeated in this run."
+
+
 def test_a_module_that_is_a_layer_is_flagged(network):
     modules = [{"n": 10, "by_layer": [0, 9, 1, 0, 0]}, *({"n": 4, "by_layer": [1, 1, 1, 1, 0]} for _ in range(3))]
     said = about_clusters.composition(network(modules=modules))
@@ -135,7 +154,7 @@ def test_preferences_are_read_under_the_strictest_control(network):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
 def test_a_part_that_is_missing_says_why(network, kind):
     why = "It was not asked for."
-    parts = {name: {"why": why} for name in ("units", "edges", "masks", "tests", "lesions", "bridge")}
+    parts = {name: {"why": why} for name in ("units", "edges", "masks", "tests", "lesions", "bridge", "stability")}
     analysis = network(**parts, modules=[], layers=[])
     figure = figure_of(kind, "1.1", [analysis], run="")
     assert figure.missing

@@ -155,7 +155,7 @@ def test_the_page_draws_every_figure_without_a_request_or_an_error(browse, made_
     assert visit.requests == ()
     assert "This figure could not be drawn" not in re.sub(r"(?s)<script.*?</script>", "", visit.dom)
     shown = re.findall(r'<figure class="[^"]*" id="f-([\w-]+)" data-kind="\w+" data-run="(?:pruned)?"[^>]*>', visit.dom)
-    assert len(shown) == 13
+    assert len(shown) == 14
     for figure in shown:
         body = visit.dom.split(f'id="f-{figure}"')[1].split("</figure>")[0]
         assert re.search(r'class="plot".*?<svg.*?<(rect|circle|path)', body, re.DOTALL), f"figure {figure} is empty"

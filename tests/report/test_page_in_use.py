@@ -75,6 +75,10 @@ EDGES = {
     "one number in the sweep": {"tests": {"sweep": sweep_of([4], [GAP])}},
     "a sweep without a null": {"tests": {"sweep": {"points": [{"k": 4, "ncut": 0.0}], "bands": []}}},
     "a sweep over many numbers": {"tests": {"sweep": sweep_of(list(range(2, 60)), [GAP | {"gap": -0.1}] * 58)}},
+    "repeats without a pair": {"stability": {"repeats": [{"source": "a", "measure": "b"}]}},
+    "repeats below zero": {
+        "stability": {"repeats": [{"source": "a" * 300, "measure": "b", "values": [-0.4] * 300, "chance": None}]}
+    },
     "bare lesions": {
         "lesions": {"ablation": "zero", "rows": [{"module": 0, "n_units": 0, "task": "left", "drop": -0.2}]}
     },

@@ -26,6 +26,7 @@ from modscope.analysis.network_content import (
     units_content,
 )
 from modscope.analysis.run import Results, Run
+from modscope.analysis.stability_content import stability_content
 from modscope.analysis.stages import (
     bridge_of,
     controls_of,
@@ -157,6 +158,7 @@ def _content(results: Results, masks: MaskSet | None, verdicts: Sequence[Verdict
         "tests": structure_content(results.clusterability, results.sweep, why_no_sweep),
         "lesions": not_measured["importance"] if results.importance is None else lesions_content(results.importance),
         "bridge": not_measured["bridge"] if results.alignment is None else bridge_content(results.alignment),
+        "stability": stability_content(results.clusterability, results.sweep, masks),
         "warnings": [{"level": "warn", "section": "network", "text": text} for text in results.wiring.warnings]
         + [{"level": "note", "section": "structure", "text": note} for note in partition.notes],
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from modscope.report.content import Analysis, Layer, TaskInfo
 
-Section: TypeAlias = Literal["network", "function", "structure", "importance", "bridge"]
+Section: TypeAlias = Literal["network", "function", "structure", "importance", "bridge", "stability"]
 
 
 @dataclass(frozen=True)

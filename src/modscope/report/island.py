@@ -17,7 +17,7 @@ MAX_SAMPLES = 1000
 
 def drawn(analysis: Analysis) -> dict[str, Json]:
     """The parts of an analysis that are drawn, as plain JSON: the strongest weights, at most 1,000 null samples."""
-    parts = ("masks", "lesions", "bridge")
+    parts = ("masks", "lesions", "bridge", "stability")
     found: dict[str, Json] = {name: _measured(getattr(analysis, name)) for name in parts}
     return found | {
         "id": analysis.run.id,

@@ -42,6 +42,7 @@ SECTIONS = {
         "Does silencing part of a module cost more than silencing random units of the same layer?",
     ),
     "bridge": ("Bridge", "Do the modules, found from the weights alone, tell which task a unit serves?"),
+    "stability": ("Stability", "Would another seed, another clustering or another number of modules say the same?"),
 }
 
 
@@ -116,9 +117,10 @@ def _start(analyses: Sequence[Analysis]) -> str:
 
 
 def _sections(analyses: Sequence[Analysis]) -> tuple[PageSection, ...]:
-    from modscope.report import about_bridge, about_clusters, about_lesions, about_masks
+    from modscope.report import about_bridge, about_clusters, about_lesions, about_masks, about_stability
 
-    kinds = [kind for room in (about_masks, about_clusters, about_lesions, about_bridge) for kind in room.FIGURES]
+    rooms = (about_masks, about_clusters, about_lesions, about_bridge, about_stability)
+    kinds = [kind for room in rooms for kind in room.FIGURES]
     return tuple(
         PageSection(name, number, title, text, _figures([k for k in kinds if k.section == name], number, analyses))
         for number, (name, (title, text)) in enumerate(SECTIONS.items(), start=2)

@@ -15,6 +15,7 @@ from modscope.report.content.masks import Density, Masks, Performance, Share
 from modscope.report.content.network import DataInfo, Edges, Layer, ModelInfo, Module, TaskInfo, Units
 from modscope.report.content.part import Count, Fraction, Missing, P, Part, State, Test
 from modscope.report.content.run import File, Reference, RunInfo, Texts, Verdict, Warning_
+from modscope.report.content.stability import Repeats, Stability
 from modscope.report.content.structure import Gap, NCut, Null, Sweep, SweepBand, SweepPoint, Tests
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "Part",
     "Performance",
     "Reference",
+    "Repeats",
     "RunInfo",
     "Share",
+    "Stability",
     "State",
     "Sweep",
     "SweepBand",

@@ -12,6 +12,7 @@ from modscope.report.content.masks import Masks
 from modscope.report.content.network import DataInfo, Edges, Layer, ModelInfo, Module, TaskInfo, Units
 from modscope.report.content.part import Missing
 from modscope.report.content.run import File, RunInfo, Texts, Verdict, Warning_
+from modscope.report.content.stability import Stability
 from modscope.report.content.structure import Tests
 
 
@@ -33,6 +34,7 @@ class Analysis(BaseModel):
     tests: Tests | Missing | None = None
     lesions: Lesions | Missing | None = None
     bridge: Bridge | Missing | None = None
+    stability: Stability | Missing | None = None
     texts: Texts = Texts()
     warnings: list[Warning_] = []
     files: list[File] = []
