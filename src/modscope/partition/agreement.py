@@ -100,15 +100,17 @@ def agreements(partitions: Mapping[str, Partition]) -> Agreements:
     return Agreements(names, matrix)
 
 
-def mean_agreement(partitions: Sequence[Partition]) -> float | None:
-    """Mean adjusted Rand index of each two of several clusterings of one graph; None if there is only one.
-
-    Units left out count as one more cluster.
-    """
+def pair_agreements(partitions: Sequence[Partition]) -> list[float]:
+    """Adjusted Rand index of each two of several clusterings of one graph; units left out are one more cluster."""
     from sklearn.metrics import adjusted_rand_score
 
-    pairs = list(combinations(partitions, 2))
-    return float(np.mean([adjusted_rand_score(a.labels, b.labels) for a, b in pairs])) if pairs else None
+    return [float(adjusted_rand_score(a.labels, b.labels)) for a, b in combinations(partitions, 2)]
+
+
+def mean_agreement(partitions: Sequence[Partition]) -> float | None:
+    """Mean of `pair_agreements`; None if there is only one clustering."""
+    scores = pair_agreements(partitions)
+    return float(np.mean(scores)) if scores else None
 
 
 def matched(first: Partition, second: Partition) -> tuple[Partition, Float[np.ndarray, " clusters"]]:
