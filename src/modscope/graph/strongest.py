@@ -14,7 +14,7 @@ from modscope.progress import track
 
 N_STRONGEST = 64
 ROWS_AT_ONCE = 512
-ONE_BITS = 0x3F800000  # of 1 as a float32
+INFINITE_BITS = 0x7F800000  # of infinity as a float32
 LONG = 2  # so many times the edges that are kept are on the list before it is thinned out
 
 
@@ -83,8 +83,8 @@ class _Running:
     def _thin_out(self) -> None:
         """Keep each unit's strongest; of equal ones those that were offered first."""
         owners, others, sizes = (torch.cat(parts) for parts in (self._owners, self._others, self._sizes))
-        # sizes are in (0, 1]: there the bits of a float32, read as a whole number, are in the order of the numbers
-        keys, order = torch.sort((owners.long() << 32) | (ONE_BITS - sizes.view(torch.int32)), stable=True)
+        # sizes are above zero: there the bits of a float32, read as a whole number, are in the order of the numbers
+        keys, order = torch.sort((owners.long() << 32) | (INFINITE_BITS - sizes.view(torch.int32)), stable=True)
         owners = (keys >> 32).int()
         del keys
         counts = torch.bincount(owners, minlength=self._n_units)
@@ -100,7 +100,7 @@ class _Running:
         """Each edge once, though both of its units may keep it."""
         self._thin_out()
         unit, other, sizes = (parts[0].cpu().numpy() for parts in (self._owners, self._others, self._sizes))
-        low, high = np.minimum(unit, other).astype(np.int64), np.maximum(unit, other)
+        low, high = np.minimum(unit, other).astype(np.int64), np.maximum(unit, other).astype(np.int64)
         first = np.unique(low * self._n_units + high, return_index=True)[1]
         return low[first], high[first], sizes[first]
 
