@@ -80,6 +80,8 @@ class Objective:
 
     def _shares_one_run(self, logits: list[Tensor]) -> bool:
         """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
+        if torch.is_autocast_enabled("cpu"):  # products in another precision than the weights'
+            return False
         pairs = zip(logits, self.weights.values(), strict=True)
         return self.read_once == self.weights.keys() and all(
             kernels_for(logit, weight) is not None and not weight.requires_grad for logit, weight in pairs

@@ -104,6 +104,7 @@ class ChunkedCopies:
     def products(self, inputs: Tensor, weight: Moments) -> Tensor:
         """Examples times their chunk's copy of the weight."""
         n_chunks = min(self.n_samples, len(inputs))
+        inputs = inputs.to(weight.weight.dtype)
         return chunked_linear(inputs, weight.weight, weight.logits, n_chunks, self.generator, self.scratch)
 
     def bias(self, inputs: Tensor, bias: Moments) -> Tensor:
