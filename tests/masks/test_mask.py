@@ -199,6 +199,33 @@ def test_a_mask_set_gives_the_first_seed_and_all_seeds() -> None:
         MaskSet({"add": []})
 
 
+@pytest.mark.parametrize("nothing", [{}, None, []])
+def test_a_mask_set_without_tasks_is_refused(nothing: object) -> None:
+    with pytest.raises(MaskError, match="at least one task name -> Mask"):
+        MaskSet(nothing)  # type: ignore[arg-type]
+
+
+def test_a_mask_set_file_without_tasks_is_damaged(tmp_path: Path) -> None:
+    folder = MaskSet({"add": random_mask(0)}).save_pretrained(tmp_path / "masks")
+    (folder / "masks.json").write_text('{"format":"modscope.mask_set","tasks":[],"version":1}')
+    with pytest.raises(RecordError, match=r"lists no masks"):
+        MaskSet.from_pretrained(folder)
+    (folder / "masks.json").write_text('{"format":"modscope.mask_set","tasks":[],"version":7}')
+    with pytest.raises(RecordError, match="format version 7"):
+        MaskSet.from_pretrained(folder)
+
+
+def test_one_of_many_cut_off_files_of_a_set_is_named(tmp_path: Path) -> None:
+    folder = MaskSet({"add": random_mask(0), "mul": random_mask(1)}).save_pretrained(tmp_path / "masks")
+    path = folder / "mask_1_0.safetensors"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(RecordError, match=r"mask_1_0\.safetensors cannot be read"):
+        MaskSet.from_pretrained(folder)
+    path.unlink()
+    with pytest.raises(RecordError, match="no mask file at"):
+        MaskSet.from_pretrained(folder)
+
+
 def test_a_saved_mask_set_comes_back_equal(tmp_path: Path) -> None:
     masks = MaskSet({"a/b: c": [random_mask(0), random_mask(1)], "mul": [random_mask(2), random_mask(3)]})
     folder = masks.save_pretrained(tmp_path / "masks")

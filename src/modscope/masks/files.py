@@ -98,6 +98,8 @@ def read_mask_set(directory: Path) -> MaskSet:
         }
     except (KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged (no {error}); save the masks again") from error
+    if not masks:
+        raise RecordError(f"{path} is damaged: it lists no masks; save the masks again")
     return MaskSet(masks)
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from modscope.errors import MaskError
+from modscope.masks.fitting import are_equal, check_companions, check_kept, check_same_parameters
+from modscope.masks.thresholds import kept_above, kept_share
 from modscope.records import Record, record_of
 
 if TYPE_CHECKING:
@@ -44,22 +46,16 @@ class Mask:
     strata: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kept, Mapping) or not self.kept:
-            raise MaskError("a mask needs a mapping with at least one parameter name -> boolean tensor")
-        for name, tensor in self.kept.items():
-            if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
-                given = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise MaskError(f"mask of '{name}' must be a boolean tensor, got {given}")
+        check_kept(self.kept)
         for what, tensors in (("logits", self.logits), ("strata", self.strata)):
-            _check_companions(self.kept, tensors, what)
+            check_companions(self.kept, tensors, what)
             if tensors is not None:
                 object.__setattr__(self, what, MappingProxyType(dict(tensors)))
         object.__setattr__(self, "kept", MappingProxyType(dict(self.kept)))
         object.__setattr__(self, "details", MappingProxyType(dict(self.details)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        logits = None if self.logits is None else dict(self.logits)
-        strata = None if self.strata is None else dict(self.strata)
+        logits, strata = (None if tensors is None else dict(tensors) for tensors in (self.logits, self.strata))
         return Mask, (dict(self.kept), logits, dict(self.details), strata)
 
     @property
@@ -102,9 +98,7 @@ class Mask:
         Raises:
             MaskError: If this mask was not learned.
         """
-        if self.logits is None:
-            raise MaskError("only a learned mask has logits; masks made by hand or by & | ~ - have none")
-        kept = {name: logits > threshold for name, logits in self.logits.items()}
+        kept = kept_above(self.logits, threshold)
         return Mask(kept, self.logits, {**self.details, "threshold": threshold}, self.strata)
 
     def at_density(self, density: float) -> Mask:
@@ -113,15 +107,7 @@ class Mask:
         Raises:
             MaskError: If this mask was not learned, or `density` is not in [0, 1].
         """
-        if not 0 <= density <= 1:
-            raise MaskError(f"a density lies in [0, 1], got {density}")
-        if self.logits is None:
-            raise MaskError("only a learned mask has logits; masks made by hand or by & | ~ - have none")
-        flat = torch.cat([self.logits[name].reshape(-1) for name in self.names])
-        order = torch.argsort(flat, descending=True, stable=True)[: round(density * len(flat))]
-        chosen = torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, order, True)
-        parts = torch.split(chosen, [self.kept[name].numel() for name in self.names])
-        kept = {name: part.view(self.kept[name].shape) for name, part in zip(self.names, parts, strict=True)}
+        kept = kept_share(self.logits, density)
         return Mask(kept, self.logits, {**self.details, "density": density}, self.strata)
 
     def restrict(self, patterns: str | Sequence[str]) -> Mask:
@@ -135,8 +121,8 @@ class Mask:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in self.names):
                 raise MaskError(f"pattern '{pattern}' fits no parameter of the mask; it has {', '.join(self.names)}")
         names = [name for name in self.names if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)]
-        logits = None if self.logits is None else {name: self.logits[name] for name in names}
-        strata = None if self.strata is None else {name: self.strata[name] for name in names}
+        companions = (self.logits, self.strata)
+        logits, strata = (None if all_ is None else {name: all_[name] for name in names} for all_ in companions)
         return Mask({name: self.kept[name] for name in names}, logits, self.details, strata)
 
     def __and__(self, other: Mask) -> Mask:
@@ -154,18 +140,13 @@ class Mask:
     def _combined(self, other: Mask, operation: Callable[[Tensor, Tensor], Tensor]) -> Mask:
         if not isinstance(other, Mask):
             return NotImplemented
-        check_same_parameters(self, other)
+        check_same_parameters(self.kept, other.kept)
         return Mask({name: operation(tensor, other.kept[name]) for name, tensor in self.kept.items()})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
-        if set(self.names) != set(other.names):
-            return False
-        return all(
-            tensor.shape == other.kept[name].shape and torch.equal(tensor.cpu(), other.kept[name].cpu())
-            for name, tensor in self.kept.items()
-        )
+        return are_equal(self.kept, other.kept)
 
     def __hash__(self) -> int:
         return hash((frozenset(self.names), self.n_kept))
@@ -223,12 +204,14 @@ class MaskSet(Mapping[str, Mask]):
     `mask_set[name]` is the first seed's mask, `mask_set.seeds(name)` gives all.
 
     Raises:
-        MaskError: If a task has no mask, or two masks are of different parameters.
+        MaskError: If there is no task, a task has no mask, or two masks are of different parameters.
     """
 
     masks: Mapping[str, Mask | Sequence[Mask]]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.masks, Mapping) or not self.masks:
+            raise MaskError(f"a mask set needs at least one task name -> Mask, or one per seed, got {self.masks!r}")
         by_task: dict[str, tuple[Mask, ...]] = {}
         for name, masks in self.masks.items():
             several = (masks,) if isinstance(masks, Mask) else tuple(masks)
@@ -237,7 +220,7 @@ class MaskSet(Mapping[str, Mask]):
             by_task[name] = several
         everything = [mask for masks in by_task.values() for mask in masks]
         for mask in everything[1:]:
-            check_same_parameters(everything[0], mask)
+            check_same_parameters(everything[0].kept, mask.kept)
         object.__setattr__(self, "masks", MappingProxyType(by_task))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -251,13 +234,13 @@ class MaskSet(Mapping[str, Mask]):
         """
         masks = self.masks.get(name)
         if masks is None:
-            raise MaskError(f"no masks of task '{name}'; there are masks of {', '.join(self.masks) or 'no task'}")
+            raise MaskError(f"no masks of task '{name}'; there are masks of {', '.join(self.masks)}")
         return masks if isinstance(masks, tuple) else (masks,)  # type narrowing: __post_init__ made tuples
 
     @property
     def n_seeds(self) -> int:
         """Number of seeds that every task has."""
-        return min((len(self.seeds(name)) for name in self.masks), default=0)
+        return min(len(self.seeds(name)) for name in self.masks)
 
     def __getitem__(self, name: str) -> Mask:
         return self.seeds(name)[0]
@@ -314,33 +297,3 @@ class MaskSet(Mapping[str, Mask]):
         from modscope.masks.files import read_mask_set
 
         return read_mask_set(Path(directory))
-
-
-def check_same_parameters(first: Mask, second: Mask) -> None:
-    """Nothing, if both masks are of the same parameters.
-
-    Raises:
-        MaskError: If names or shapes differ.
-    """
-    different = sorted(set(first.names) ^ set(second.names))
-    if different:
-        raise MaskError(
-            f"the masks are of different parameters: only one of them has {', '.join(different)}; "
-            "take masks of one model, or restrict both to the same parameters"
-        )
-    for name, tensor in first.kept.items():
-        if tensor.shape != second.kept[name].shape:
-            raise MaskError(
-                f"the masks differ in the shape of '{name}': {tuple(tensor.shape)} and "
-                f"{tuple(second.kept[name].shape)}; take masks of one model"
-            )
-
-
-def _check_companions(kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None, what: str) -> None:
-    if tensors is None:
-        return
-    if set(tensors) != set(kept):
-        raise MaskError(f"{what} are for {', '.join(tensors)}, the mask for {', '.join(kept)}")
-    for name, tensor in tensors.items():
-        if tensor.shape != kept[name].shape:
-            raise MaskError(f"{what} of '{name}' have shape {tuple(tensor.shape)}, not {tuple(kept[name].shape)}")

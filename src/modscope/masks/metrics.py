@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modscope.errors import MaskError
-from modscope.masks.mask import Mask, check_same_parameters
+from modscope.masks.fitting import check_same_parameters
+from modscope.masks.mask import Mask
 
 
 def iou(first: Mask, second: Mask) -> float:
@@ -18,7 +19,7 @@ def iou(first: Mask, second: Mask) -> float:
     Raises:
         MaskError: If the masks are of different parameters.
     """
-    check_same_parameters(first, second)
+    check_same_parameters(first.kept, second.kept)
     return _ratio((first & second).n_kept, (first | second).n_kept)
 
 
@@ -28,7 +29,7 @@ def io_min(first: Mask, second: Mask) -> float:
     Raises:
         MaskError: If the masks are of different parameters.
     """
-    check_same_parameters(first, second)
+    check_same_parameters(first.kept, second.kept)
     return _ratio((first & second).n_kept, min(first.n_kept, second.n_kept))
 
 
