@@ -12,6 +12,7 @@ from modscope.errors import GraphError
 from modscope.graph.activations import activation_graph
 from modscope.graph.correlations import correlation_blocks, ranks
 from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.unit_values import unit_values
 from modscope.partition.quality import n_cut
 from modscope.wiring.trace import read_wiring
 from modscope.wiring.wiring import Wiring
@@ -211,3 +212,137 @@ def test_a_model_that_fails_on_a_batch_says_on_which_shapes():
     model, wiring, _ = perceptron()
     with pytest.raises(GraphError, match=r"reading activations failed on inputs \(3, 9\)"):
         activation_graph(model, wiring, [torch.randn(3, 9)])
+
+
+def test_batches_that_can_be_read_only_once_are_enough():
+    model, wiring, x = perceptron()
+    whole = activation_graph(model, wiring, [x])
+    once = activation_graph(model, wiring, (part for part in x.split(7)))
+    np.testing.assert_allclose(once.adjacency().toarray(), whole.adjacency().toarray(), atol=1e-6)
+
+
+def test_no_more_batches_are_taken_than_are_needed():
+    model, wiring, x = perceptron()
+    batches = iter(x.split(10))
+    activation_graph(model, wiring, batches, max_examples=25)
+    assert len(list(batches)) == 3
+
+
+def test_one_example_is_too_few():
+    model, wiring, x = perceptron()
+    with pytest.raises(GraphError, match="at least 3 examples, got 1"):
+        activation_graph(model, wiring, [x[:1]])
+
+
+def test_empty_batches_count_as_none():
+    model, wiring, x = perceptron()
+    with pytest.raises(GraphError, match="no batches"):
+        activation_graph(model, wiring, [x[:0]])
+    whole = activation_graph(model, wiring, [x])
+    some = activation_graph(model, wiring, [x[:0], x])
+    np.testing.assert_allclose(some.adjacency().toarray(), whole.adjacency().toarray(), atol=1e-6)
+
+
+def test_a_batch_of_one_example_can_come_first():
+    model, wiring, x = perceptron()
+    whole = activation_graph(model, wiring, [x])
+    parts = activation_graph(model, wiring, [x[:1], x[1:2], x[2:]])
+    np.testing.assert_allclose(parts.adjacency().toarray(), whole.adjacency().toarray(), atol=1e-6)
+
+
+def test_examples_that_are_all_the_same_leave_no_edges():
+    model, wiring, x = perceptron()
+    graph = activation_graph(model, wiring, [x[:1].expand(10, -1).clone()], inputs=True, outputs=True)
+    assert graph.n_edges == 0
+
+
+def test_infinite_activations_are_refused_by_group():
+    model, wiring, x = perceptron()
+    with torch.no_grad():
+        model.first.bias[0] = float("inf")
+    with pytest.raises(GraphError, match="first in group 'first'"):
+        activation_graph(model, wiring, [x])
+
+
+def test_the_wiring_of_another_model_is_refused():
+    _, wiring, x = perceptron()
+    other = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    with pytest.raises(GraphError, match="this very model"):
+        activation_graph(other, wiring, [x])
+
+
+class Ordered(nn.Module):
+    """Tokens first, examples second, as torch's own recurrent layers have it; one weight by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.readout = nn.RNN(4, 6, num_layers=2), nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.states, _ = self.rnn(x.transpose(0, 1))
+        return self.states[-1] @ self.readout
+
+
+def test_examples_are_told_apart_where_time_comes_first():
+    torch.manual_seed(0)
+    model = Ordered()
+    x = torch.randn(40, 5, 4)
+    wiring = read_wiring(model, x[:2])
+    graph = activation_graph(model, wiring, [(x, None)])
+    below = nn.RNN(4, 6, batch_first=True)
+    below.load_state_dict({key: value for key, value in model.rnn.state_dict().items() if key.endswith("l0")})
+    with torch.no_grad():
+        model(x)
+        values = np.concatenate([below(x)[0].mean(1).numpy().T, model.states[-1].numpy().T])
+    hidden = np.concatenate([group.unit_ids for group in wiring.groups if group.kind == "hidden"])
+    expected = slow_adjacency(values, scipy.stats.spearmanr)
+    np.testing.assert_allclose(graph.adjacency().toarray()[np.ix_(hidden, hidden)], expected, atol=1e-5)
+
+
+class Experts(nn.Module):
+    """Two experts that each see only the examples that are sent to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 6), nn.Linear(4, 3)
+        self.experts = nn.ModuleList([nn.Linear(6, 4), nn.Linear(6, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        out = hidden.new_zeros(len(x), 4)
+        goes = x[:, 0] > 0
+        out = out.index_put((goes.nonzero()[:, 0],), self.experts[0](hidden[goes]).relu())
+        out = out.index_put(((~goes).nonzero()[:, 0],), self.experts[1](hidden[~goes]).relu())
+        return self.last(out)
+
+
+def test_units_whose_layer_sees_only_some_examples_are_not_read_there():
+    torch.manual_seed(0)
+    model = Experts()
+    x = torch.randn(30, 5)
+    x[:2, 0] = torch.tensor([1.0, -1.0])
+    wiring = read_wiring(model, x)
+    read = unit_values(
+        model, wiring, [x, x.flip(0)], wanted=np.ones(wiring.n_units, dtype=bool), moment="after", reduction="mean",
+        max_examples=60,
+    )  # fmt: skip
+    assert len(read.values) == 60
+    # every value is that of its example
+    np.testing.assert_allclose(read.values[:30], read.values[30:].flip(0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_in_half_precision_has_nearly_the_same_graph():
+    model, wiring, x = perceptron()
+    exact = activation_graph(model, wiring, [x]).adjacency().toarray()
+    half = activation_graph(model.bfloat16(), wiring, [x.bfloat16()]).adjacency().toarray()
+    assert np.abs(exact - half).max() < 0.1
+    assert np.corrcoef(exact[exact > 0], half[exact > 0])[0, 1] > 0.99
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("correlation", ["spearman", "pearson", "kendall"])
+def test_a_gpu_gives_the_same_graph(correlation):
+    model, wiring, x = perceptron()
+    here = activation_graph(model, wiring, [x], correlation=correlation).adjacency().toarray()
+    there = activation_graph(model.cuda(), wiring, [x], correlation=correlation).adjacency().toarray()
+    np.testing.assert_allclose(there, here, atol=1e-4)

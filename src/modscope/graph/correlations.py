@@ -19,6 +19,7 @@ Correlation: TypeAlias = Literal["spearman", "pearson", "kendall"]
 
 SPARSE_ABOVE = 20_000  # units; beyond, only the strongest edges of each unit are kept
 COLUMNS_AT_ONCE = 512
+ROUNDING = 1e-6  # of its largest value: a unit that changes less does not change, its products are rounded differently
 
 # (columns of some units, columns of others) -> squared correlations, one row for each of the first
 Multiply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -36,7 +37,7 @@ def squared_correlations(
     `values` are overwritten (by their ranks), so that they are in memory once.
     """
     low, high = torch.aminmax(values, dim=0)
-    alive = torch.nonzero(high > low).flatten()
+    alive = torch.nonzero(high - low > ROUNDING * torch.maximum(high.abs(), low.abs())).flatten()
     multiply = _multiplied(values, correlation)
     if len(alive) > SPARSE_ABOVE:
         return [_sparse_block(units[alive.cpu().numpy()], _columns(values, alive), multiply)]
