@@ -21,13 +21,14 @@ from modscope.graph.operator import (
     normalized_operator,
 )
 from modscope.graph.unit_graph import UnitGraph
-from modscope.partition.lanczos import MAX_BLOCKS, largest_eigenpairs
+from modscope.partition.lanczos import largest_eigenpairs, n_blocks
 from modscope.randomness import Rng, generator
 
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
-TOLERANCE, TOLERANCE_OF_LARGE = 0.15, 0.04
+TOLERANCE, TOLERANCE_OF_LARGE = 0.15, 0.03
+WIDTH_OF_LARGE = 6  # of the blocks of Lanczos: narrow ones need fewer columns; narrower ones miss close eigenvalues
 FINE_TOLERANCE = 3e-4  # the error of the eigenvalue is of the order of the square of this
 
 
@@ -182,9 +183,9 @@ def _leading(
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
     """Leading eigenpairs of operators with eigenvalues >= 0 whose eigenvectors of eigenvalue 1 are known."""
     _, size, n_known = known.shape
-    width = n_wanted + 1
+    width = n_wanted + 1 if stack.is_double else min(n_wanted + 1, WIDTH_OF_LARGE)
     locked = stack.like(np.ascontiguousarray(known))
-    if size <= max(SMALL_SIDE, (MAX_BLOCKS + 1) * width + n_known):
+    if size <= max(SMALL_SIDE, (n_blocks(n_wanted, width) + 1) * width + n_known):
         return _exact(multiply, min(n_wanted, size - n_known), locked, stack)
     start = stack.like(np.stack([rng.standard_normal((size, width), dtype=stack.dtype) for rng in rngs]))
     return largest_eigenpairs(multiply, n_wanted, locked=locked, start=start, tolerance=tolerance)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from modscope.graph.operator import Array, as_numpy, namespace_of
 
-FIRST_CHECK = 5  # products before the first look at the residuals
-MAX_BLOCKS = 8  # of the basis; then it shrinks to the best vectors
-KEPT_BLOCKS = 2
+FIRST_CHECK = 5  # blocks in the basis before the first look at the residuals, and as many vectors as twice the wanted
+MAX_BLOCKS, MAX_PER_WANTED = 8, 4  # the basis grows to so many blocks, and so many vectors for each wanted one
 MAX_PRODUCTS = 600
 NOTHING_NEW = 1e-3  # of a block's largest direction; what is smaller is orthogonalised again
 ROUNDING = {
@@ -35,20 +34,21 @@ def largest_eigenpairs(
 
     Args:
         multiply: The operators on `(graphs, n, columns)`; their eigenvalues are >= 0.
-        n_wanted: Number of eigenpairs; at most the width of `start`.
+        n_wanted: Number of eigenpairs.
         locked: Eigenvectors that are known already, `(graphs, n, known)`, orthonormal; kept out of the search.
-        start: First block, `(graphs, n, width)`; n is at least `MAX_BLOCKS` times its width, and the locked ones.
+        start: First block, `(graphs, n, width)`; n is at least its width times one more than `n_blocks`, and the locked
+            ones.
         tolerance: Largest residual, relative to the eigenvalue; the eigenvalue's own error is about its square.
 
     Source: Golub & Underwood 1977 (blocks); Wu & Simon 2000, algorithm 3 (restarts).
     """
-    search = _Search(multiply, locked, start)
+    search = _Search(multiply, locked, start, n_blocks(n_wanted, int(start.shape[2])))
     values = np.zeros((len(as_numpy(start[:, 0, 0])), n_wanted))
     vectors: Any = None
     is_open = np.ones(len(values), dtype=bool)
     for n_products in range(1, MAX_PRODUCTS + 1):
         search.step()
-        if n_products < FIRST_CHECK:
+        if n_products < FIRST_CHECK or search.n_done < 2 * n_wanted:
             continue
         found, weights, is_converged = search.ritz(n_wanted, tolerance)
         is_closed = is_open & (is_converged | (n_products == MAX_PRODUCTS))
@@ -59,20 +59,25 @@ def largest_eigenpairs(
         if not is_open.any():
             break
         if search.is_full:
-            search.restart(found, weights)
+            search.restart(found, weights, n_kept=n_wanted + (search.n_done - n_wanted) // 3)
     return values, vectors
+
+
+def n_blocks(n_wanted: int, width: int) -> int:
+    """How many blocks the basis grows to before it shrinks to the best vectors."""
+    return max(MAX_BLOCKS, -(-MAX_PER_WANTED * n_wanted // width))
 
 
 class _Search:
     """The growing bases of a Lanczos search, and the operators' projections on them."""
 
-    def __init__(self, multiply: Callable[[Array], Array], locked: Any, start: Array) -> None:
+    def __init__(self, multiply: Callable[[Array], Array], locked: Any, start: Array, n_most: int) -> None:
         self.multiply = multiply
         n_graphs, size, self.width = (int(length) for length in start.shape)
         self.n_locked = int(locked.shape[2])
-        self.basis: Any = _empty((n_graphs, size, self.n_locked + (MAX_BLOCKS + 1) * self.width), like=start)
+        self.basis: Any = _empty((n_graphs, size, self.n_locked + (n_most + 1) * self.width), like=start)
         self.basis[..., : self.n_locked] = locked
-        self.projection = np.zeros((n_graphs, MAX_BLOCKS * self.width, MAX_BLOCKS * self.width))
+        self.projection = np.zeros((n_graphs, n_most * self.width, n_most * self.width))
         self.n_done = 0  # vectors that the operator was applied to
         self.beta = np.zeros((n_graphs, self.width, self.width))
         self.append(start)
@@ -124,9 +129,10 @@ class _Search:
         vectors: Array = rows @ _like(np.ascontiguousarray(weights), rows)
         return vectors
 
-    def restart(self, values: Float[np.ndarray, "graphs m"], weights: Float[np.ndarray, "graphs m m"]) -> None:
+    def restart(
+        self, values: Float[np.ndarray, "graphs m"], weights: Float[np.ndarray, "graphs m m"], *, n_kept: int
+    ) -> None:
         """Keep the best vectors, and go on with the newest block."""
-        n_kept = KEPT_BLOCKS * self.width
         newest = self.n_locked + self.n_done
         best = self.combined(weights[..., :n_kept])
         next_block = self.basis[..., newest : newest + self.width]
