@@ -177,3 +177,20 @@ def test_what_cannot_be_done_is_refused_in_words() -> None:
         sweep["shuffle_weights"][4]
     with pytest.raises(StatisticsError, match="'keep_unit_scale' was not run"):
         sweep["keep_unit_scale"]
+
+
+@pytest.mark.slow
+def test_on_networks_without_modules_p_in_all_holds_its_level_and_the_smallest_p_does_not() -> None:
+    """Weights are drawn independently, so a network is one more draw from `shuffle_weights`."""
+    smallest, in_all = [], []
+    for seed in range(80):
+        graph = SimulatedChain(n_units=16, n_layers=3)(rng=seed)
+        sweep = sweep_n_clusters(
+            graph, (2, 3, 4, 5, 6), nulls="shuffle_weights", n_samples=19, rng=1000 + seed, n_observed=1
+        )
+        (band,) = sweep.values()
+        smallest.append(min(test.p_value for test in band.values()))
+        in_all.append(band.p_in_all)
+    assert np.mean(np.array(in_all) <= 0.05) <= 0.125  # .05 expected; more than 10 of 80 has chance .002
+    assert np.mean(smallest) < np.mean(in_all)
+    assert np.mean(np.array(smallest) <= 0.05) > np.mean(np.array(in_all) <= 0.05)
