@@ -188,18 +188,30 @@ def test_any_model_gets_masks_and_is_left_bit_for_bit_as_it_was(name: str, estim
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_the_model_is_left_as_it_was_when_learning_is_broken_off(error: type[BaseException]) -> None:
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_the_model_is_left_as_it_was_when_learning_is_broken_off(error: type[BaseException], granularity: str) -> None:
     model, calls = families.norm_mlp().train(), []
 
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 8:
             raise error
         return F.cross_entropy(outputs, targets)
 
     before = state_of(model)
     with pytest.raises(TaskError if error is RuntimeError else error):
-        MaskLearner(**FAST)(model, toy_task(blobs(), loss=loss))
+        MaskLearner(**FAST, granularity=granularity)(model, toy_task(blobs(), loss=loss))
+    assert differences(before, state_of(model)) == []
+
+
+def test_masks_are_learned_where_gradients_are_switched_off_and_all_parameters_are_frozen() -> None:
+    torch.manual_seed(0)
+    model, task = families.mlp().requires_grad_(False), toy_task(blobs())
+    usual = MaskLearner(**FAST)(model, task)
+    before = state_of(model)
+    with torch.no_grad():
+        assert MaskLearner(**FAST)(model, task) == usual
+        assert not torch.is_grad_enabled()
     assert differences(before, state_of(model)) == []
 
 

@@ -158,7 +158,7 @@ class MaskLearner:
         layout = layout_of(self.granularity, masked, wiring)
         names = list(layout.spread(layout.initial(0.0, torch.device("cpu"))))
         device = device_of(model) or torch.device("cpu")
-        with _own_random_state(device, seed), evaluation_mode(model):
+        with _own_random_state(device, seed), evaluation_mode(model), torch.enable_grad():
             generator = torch.Generator(device).manual_seed(seed % 2**63)
             kept = {name: masked[name] for name in names}
             network, task = self._network(model, task, kept)
