@@ -129,6 +129,11 @@ def test_no_clusters_are_refused():
         Spectral(0)
 
 
+def test_a_batch_of_no_graphs_is_refused():
+    with pytest.raises(PartitionError, match="batch_size must be a whole number of at least 1, got 0"):
+        Spectral(batch_size=0)
+
+
 def test_a_graph_without_edges_is_refused():
     with pytest.raises(PartitionError, match="0 of 4 units have edges"):
         Spectral(2)(chain_graph([np.zeros((2, 2))]), rng=0)
