@@ -43,10 +43,13 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.lesions.silence import silenced
     from modscope.masks.applied import applied
     from modscope.masks.controls import MaskControls, mask_controls
+    from modscope.masks.faithfulness import Faithfulness, faithfulness
     from modscope.masks.learner import MaskLearner, learn_masks
     from modscope.masks.mask import Mask, MaskSet
-    from modscope.masks.metrics import io_min, iou
+    from modscope.masks.metric_table import MetricTable, mask_metrics
+    from modscope.masks.metrics import io_min, iou, remaining, shared, transfer_share
     from modscope.masks.overlap import Overlap, overlap
+    from modscope.masks.random_groups import RandomGroups
     from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
     from modscope.partition.bands import Sweep
@@ -85,10 +88,13 @@ _NAMES_BY_MODULE = {
     "modscope.lesions.silence": "silenced",
     "modscope.masks.applied": "applied",
     "modscope.masks.controls": "MaskControls mask_controls",
+    "modscope.masks.faithfulness": "Faithfulness faithfulness",
     "modscope.masks.learner": "MaskLearner learn_masks",
     "modscope.masks.mask": "Mask MaskSet",
-    "modscope.masks.metrics": "io_min iou",
+    "modscope.masks.metric_table": "MetricTable mask_metrics",
+    "modscope.masks.metrics": "io_min iou remaining shared transfer_share",
     "modscope.masks.overlap": "Overlap overlap",
+    "modscope.masks.random_groups": "RandomGroups",
     "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
     "modscope.partition.bands": "Sweep",
@@ -117,6 +123,7 @@ __all__ = [
     "Connection",
     "DataError",
     "Evaluation",
+    "Faithfulness",
     "GraphError",
     "Importance",
     "JobError",
@@ -127,12 +134,14 @@ __all__ = [
     "MaskError",
     "MaskLearner",
     "MaskSet",
+    "MetricTable",
     "ModscopeError",
     "NULL_MODELS",
     "NullModel",
     "Overlap",
     "Partition",
     "PartitionError",
+    "RandomGroups",
     "Record",
     "RecordError",
     "Run",
@@ -158,21 +167,26 @@ __all__ = [
     "clusterability",
     "compare",
     "evaluate",
+    "faithfulness",
     "importance",
     "io_min",
     "iou",
     "learn_masks",
     "losses",
     "mask_controls",
+    "mask_metrics",
     "n_cut",
     "newman_modularity",
     "overlap",
     "progress",
     "read_wiring",
+    "remaining",
+    "shared",
     "silenced",
     "specialization",
     "suggest_n_clusters",
     "sweep_n_clusters",
+    "transfer_share",
     "weight_graph",
     "write_report",
 ]
