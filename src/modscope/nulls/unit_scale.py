@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -10,16 +11,20 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from modscope.nulls.layers import Layer
+from modscope.nulls.order import random_order
+from modscope.nulls.residual_shape import ResidualShape, fitted_shape
+from modscope.randomness import numbered
 
-POWERS = (1.0, 0.5)  # of the power mean that is a unit's scale: the mean, or one that large weights sway less
-N_ITERATIONS = 200
-CONVERGED = 1e-5  # largest relative change of a scale
-MAX_LEVERAGE = 0.8  # an entry that has its unit (nearly) to itself says nothing about residuals
-FEW = 10  # entries per unit below which the noise of scales is computed exactly ...
+N_SWEEPS = 200  # of a fit, at most
+CLOSE = 1e-3  # change of a log scale at which a fit ends
+LARGE = 1_000_000  # entries of a layer whose shape is fitted once: its units have so many that its scales are exact
+N_ROUNDS = 3  # shape and scales in turn
+LONGEST_STEP = 1.0  # of a log scale
+FEW = 10  # entries per unit below which all scales are drawn together, since they are known only together ...
 MAX_EXACT = 600  # ... for at most so many units
-N_STRATA = 3  # residuals move among entries of like scale: those of dead units are other than those of live ones
-MIN_STRATUM = 50
-N_SHAPE = 100_000  # entries that the choice of the power looks at
+N_CHECKED = 12  # draws that a fit is checked with
+LIMIT = 3.0  # standard deviations of their total size, within which the layer's own must lie
+LEAST_SPREAD = 0.02  # of the log total; a smaller error does not matter
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,68 +42,71 @@ class FittedScales:
 
 @dataclass(frozen=True, eq=False)
 class ScaleFit:
-    """Sizes as a product, w_ij = a_i b_j r_ij."""
+    """Log scales of rows and columns as far as the data tell them."""
 
-    row_scales: FittedScales
-    column_scales: FittedScales
-    origins: Int[np.ndarray, " residuals"] | None  # entries that residuals are known of; None = all
-    residuals: Float[np.ndarray, " residuals"]
-    power: float
-    strata: tuple[Int[np.ndarray, " _stratum"], ...]  # residuals of entries of like scale, from small to large
+    rows: FittedScales
+    columns: FittedScales
+    by_mean: bool  # the scale of a unit is the mean of its weights; else what the shape of the residuals makes it
+    joint_mean: Float[np.ndarray, " units"] | None = None  # of rows and columns, where they are drawn together
+    joint_root: Float[np.ndarray, "units units"] | None = None  # root @ root.T is their covariance
 
-    def draw_residuals(
-        self, layer: Layer, rng: np.random.Generator
-    ) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
-        """For each entry of the layer a residual of an entry of like scale, and which entry that was."""
-        at_random = np.concatenate([rng.permutation(stratum) for stratum in self.strata])
-        order = self._order_of(layer)
-        chosen = np.empty(layer.n_entries, dtype=np.int64)
-        # as many entries as residuals in each stratum, unless some residuals are not known: then some come twice
-        chosen[order] = at_random[np.arange(layer.n_entries) * len(at_random) // layer.n_entries]
-        return chosen if self.origins is None else self.origins[chosen], self.residuals[chosen]
-
-    def _order_of(self, layer: Layer) -> Int[np.ndarray, " entries"]:
-        """Entries from the smallest to the largest scale."""
-        if layer not in _order_of_layer:
-            _order_of_layer[layer] = np.argsort(self.expected(layer), kind="stable")
-        return _order_of_layer[layer]
-
-    def expected(self, layer: Layer) -> Float[np.ndarray, " entries"]:
-        """What the size of each entry would be without a residual."""
-        rows, columns = (np.exp(side.posterior_mean) for side in (self.row_scales, self.column_scales))
-        return products(layer, rows, columns)
+    def draw(self, rng: np.random.Generator) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
+        """Scales that could have been the true ones."""
+        if self.joint_mean is None or self.joint_root is None:
+            return self.rows.draw(rng), self.columns.draw(rng)
+        drawn = np.exp(self.joint_mean + self.joint_root @ rng.standard_normal(len(self.joint_mean)))
+        n_rows = len(self.rows.posterior_mean)
+        return drawn[:n_rows], drawn[n_rows:]
 
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Variance of fitted log scales, and of fitted entries, in units of the variance of one log residual."""
+    """Variance of fitted log scales, in units of the variance that one entry tells a log scale with."""
 
     rows: Float[np.ndarray, " rows"]  # 0 for a unit without weights
     columns: Float[np.ndarray, " columns"]
-    leverage: Float[np.ndarray, " entries"]  # share of an entry's own residual that its fitted scales have taken
+    leverage: float | Float[np.ndarray, " entries"]  # share of an entry's residual that its fitted scales have taken
 
+
+Counts: TypeAlias = tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]
 
 _fit_of_layer: WeakKeyDictionary[Layer, ScaleFit] = WeakKeyDictionary()
-_order_of_layer: WeakKeyDictionary[Layer, Int[np.ndarray, " entries"]] = WeakKeyDictionary()
+
+
+def scaled_anew(
+    layer: Layer, positioned: Layer, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
+    """The layer's residuals in random order, times the scales, where the entries of `positioned` stand.
+
+    Scales a, b are drawn from what the data tell of them; with these, entry q leaves the residual w_q / (a b)_q, and
+    the entry that comes to p is (a b)_p w_q / (a b)_q.
+
+    Returns:
+        Which entry came to each position, and its new size.
+    """
+    return _scaled_with(scale_fit(layer), layer, positioned, rng)
 
 
 def scale_fit(layer: Layer) -> ScaleFit:
-    """Scales of the units on both sides of a layer with what is known of them, and the residuals.
+    """What the data tell of the scales a_i, b_j in w_ij = a_i b_j r_ij, where nothing is known of r but its shape.
 
-    With n_i entries in row i, n_j in column j, N in all:
+    With n_i entries in row i:
 
-    1. For a power q: a_i^q = mean over row i's entries of (w_ij / b_j)^q, and b_j likewise, in turn until nothing
-       changes; r_ij = w_ij / (a_i b_j).
-    2. The fit takes a share h_ij of each entry's own residual with it, so log r_ij is divided by sqrt(1 - h_ij).
-       h_ij = 1 / n_i + 1 / n_j - 1 / N; exact, from the layer's pattern, where units have few entries.
-    3. Noise of a fitted log scale: v_i = cv^2 / (q^2 n_i) (exact as above), cv^2 = var(r^q) / mean(r^q)^2.
-    4. Of the `POWERS`, q is the one with the smallest cv^2 / q^2: the mean for light tails, the power .5 for heavy
-       ones, whose few large weights would otherwise be taken for large units. Smaller powers suit log-normal weights
-       better still, but where most units are nearly dead they make null networks far more clustered than any network.
-    5. Spread of the true log scales: s^2 = max(var(log a) - mean v, 0), mu = mean(log a). The true log a_i is
-       N(mu + s^2 / (s^2 + v_i) (log a_i - mu), s^2 v_i / (s^2 + v_i)): the fitted ones hold the residuals' noise, and
-       to use them as they are counts it twice.
-    6. Residuals move among entries of like fitted scale a_i b_j, in up to `N_STRATA` classes of equal number.
+    1. The density f of log r is a member of the family of `ResidualShape`; log a, log b and f are fitted in turn, by
+       maximum likelihood: the sum of the scores -(log f)'(log r_ij) is zero over each row and column.
+    2. A fitted log scale has the variance v_i = 1 / (n_i J), J = the information of f (exact, from the layer's
+       pattern, where units have few entries; all scales are then drawn together).
+    3. Spread of the true log scales: s^2 such that sum_i (log a_i - mu)^2 / (s^2 + v_i) = units - 1, mu = the mean
+       with weights 1 / (s^2 + v_i). So the true log a_i is N(mu + k (log a_i - mu), k v_i), k = s^2 / (s^2 + v_i).
+       The fitted ones hold the residuals' noise, and to use them as they are counts it twice.
+    4. Residuals are taken with the drawn scales, not the fitted ones: those have taken a share of every residual. A
+       step along the score and a draw of the same noise leave f as it is (Langevin), whatever its tails.
+    5. Where this is not how the layer is (a mixture of live and nearly dead units), products of typical scales and
+       residuals give other networks. So a few layers are drawn; if their total size is not that of the layer within
+       `LIMIT` standard deviations, the scale of a unit is the mean of its weights: a_i = mean_j(w_ij / b_j), with
+       v_i = cv^2 / n_i, cv = the coefficient of variation of r. Means keep the totals, and tell less.
+
+    Source: 3 as in Paule & Mandel 1982.
     """
     if layer not in _fit_of_layer:
         _fit_of_layer[layer] = _fitted(layer)
@@ -121,71 +129,160 @@ def products(
 def posterior_scales(
     log_scales: Float[np.ndarray, " units"], noise: Float[np.ndarray, " units"], is_present: Bool[np.ndarray, " units"]
 ) -> FittedScales:
-    """What fitted log scales tell of the true ones, given the variance of each one's noise (step 5 of `scale_fit`)."""
-    mean = float(log_scales[is_present].mean())
-    spread = max(float(log_scales[is_present].var() - noise[is_present].mean()), 0.0)
+    """What fitted log scales tell of the true ones, given the variance of each one's noise (step 3 of `scale_fit`)."""
+    mean, spread = _mean_and_spread(log_scales[is_present], noise[is_present])
     total = spread + noise
     kept = np.divide(spread, total, out=np.ones(len(noise)), where=total > 0)
     return FittedScales(mean + kept * (log_scales - mean), np.sqrt(kept * noise))
 
 
+def _scaled_with(
+    fit: ScaleFit, layer: Layer, positioned: Layer, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
+    rows, columns = fit.draw(rng)
+    before = products(layer, rows, columns)
+    after = before if positioned is layer else products(positioned, rows, columns)
+    origins = random_order(layer.n_entries, rng)
+    residuals = layer.sizes / before
+    return origins, np.take(residuals, origins) * after
+
+
+def _mean_and_spread(log_scales: Float[np.ndarray, " some"], noise: Float[np.ndarray, " some"]) -> tuple[float, float]:
+    """Mean and variance of the true log scales."""
+    if len(log_scales) < 2:
+        return float(log_scales.sum()), 0.0
+    noise = np.maximum(noise, 1e-12)
+
+    def mean_at(spread: float) -> float:
+        return float(np.average(log_scales, weights=1 / (spread + noise)))
+
+    def excess(spread: float) -> float:
+        deviations = (log_scales - mean_at(spread)) ** 2 / (spread + noise)
+        return float(deviations.sum()) - (len(log_scales) - 1)
+
+    if excess(0.0) <= 0:
+        return mean_at(0.0), 0.0
+    from scipy.optimize import brentq
+
+    spread = float(brentq(excess, 0.0, 4 * float(log_scales.var()) + 1e-9, xtol=1e-12))
+    return mean_at(spread), spread
+
+
 def _fitted(layer: Layer) -> ScaleFit:
     counts = _counts(layer)
     noise = _noise(layer, *counts)
-    fit = _fitted_with(layer, POWERS[-1], counts, noise)
-    best = _best_power(fit.residuals)
-    return fit if best == fit.power else _fitted_with(layer, best, counts, noise)
+    fit = _fitted_by_shape(layer, counts, noise)
+    return fit if _gives_its_total(layer, fit) else _fitted_by_mean(layer, counts, noise)
 
 
-def _fitted_with(
+def _gives_its_total(layer: Layer, fit: ScaleFit) -> bool:
+    """Are layers drawn with this fit as large as the layer itself?"""
+    n_draws = N_CHECKED if layer.n_entries <= LARGE else N_CHECKED // 3
+    totals = []
+    for index in range(n_draws):
+        _, sizes = _scaled_with(fit, layer, layer, numbered(0, "check of a fit", index))
+        totals.append(np.log(sizes.sum(dtype=np.float64)))
+    own = np.log(layer.sizes.sum(dtype=np.float64))
+    return bool(abs(np.mean(totals) - own) <= LIMIT * max(float(np.std(totals)), LEAST_SPREAD))
+
+
+def _fitted_by_shape(layer: Layer, counts: Counts, noise: Noise) -> ScaleFit:
+    """Steps 1 to 3 of `scale_fit`."""
+    logs = np.log(layer.sizes)
+    a, b = _log_means(layer, logs, counts)
+    residuals = (logs - _sums(layer, a, b)) / np.sqrt(1 - np.minimum(noise.leverage, 0.9))
+    fit = None
+    for index in range(N_ROUNDS if layer.n_entries <= LARGE else 1):
+        shape = fitted_shape(residuals)
+        if shape is None:
+            break
+        a, b = _most_likely(layer, logs, a, b, shape, counts)
+        fit = _posterior(layer, a, b, counts, noise, 1 / shape.information)
+        if layer.n_entries <= LARGE:
+            rows, columns = fit.draw(numbered(0, "residuals of a fit", index))
+            residuals = logs - _sums(layer, np.log(rows), np.log(columns))
+    return _posterior(layer, a, b, counts, noise, 0.0) if fit is None else fit
+
+
+def _log_means(
+    layer: Layer, logs: Float[np.ndarray, " entries"], counts: Counts
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
+    """Log scales by least squares."""
+    a, b = (np.zeros(len(n)) for n in counts)
+    for _ in range(N_SWEEPS):
+        step = _by_rows(layer, logs - _sums(layer, a, b)) / np.maximum(counts[0], 1)
+        a += step
+        b += _by_columns(layer, logs - _sums(layer, a, b)) / np.maximum(counts[1], 1)
+        if layer.is_full or np.abs(step).max(initial=0.0) < CLOSE:  # one sweep is all where every entry is there
+            return a, b
+    return a, b
+
+
+def _most_likely(
     layer: Layer,
-    power: float,
-    counts: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]],
+    logs: Float[np.ndarray, " entries"],
+    a: Float[np.ndarray, " rows"],
+    b: Float[np.ndarray, " columns"],
+    shape: ResidualShape,
+    counts: Counts,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
+    """Log scales at which the scores of every row and column add up to zero."""
+    for _ in range(N_SWEEPS):
+        steps = []
+        for scales, by_units, n in ((a, _by_rows, counts[0]), (b, _by_columns, counts[1])):
+            residuals = logs - _sums(layer, a, b)
+            pull, slope = by_units(layer, shape.score(residuals)), by_units(layer, shape.slope(residuals))
+            # never less than its mean: in the far tails the slope is next to nothing, and Newton's step too long
+            step = np.clip(pull / np.maximum(slope, np.maximum(n, 1) * shape.information), -LONGEST_STEP, LONGEST_STEP)
+            scales += step
+            steps.append(float(np.abs(step).max(initial=0.0)))
+        if max(steps) < CLOSE:
+            break
+    return a, b
+
+
+def _fitted_by_mean(layer: Layer, counts: Counts, noise: Noise) -> ScaleFit:
+    """Step 5 of `scale_fit`."""
+    a, b = _balanced(layer.matrix, *counts)
+    logs = np.log(layer.sizes / products(layer, a, b))
+    middle = logs.mean(dtype=np.float64)
+    residuals = np.exp((logs - middle) / np.sqrt(1 - np.minimum(noise.leverage, 0.8)))
+    mean = float(residuals.mean(dtype=np.float64))
+    variance = float(residuals.var(dtype=np.float64)) / mean**2
+    return _posterior(layer, np.log(a), np.log(b), counts, noise, variance, by_mean=True)
+
+
+def _posterior(
+    layer: Layer,
+    a: Float[np.ndarray, " rows"],
+    b: Float[np.ndarray, " columns"],
+    counts: Counts,
     noise: Noise,
+    variance: float,
+    *,
+    by_mean: bool = False,
 ) -> ScaleFit:
-    powered = replace(layer, sizes=layer.sizes**power)  # the same type: float32 for large layers
-    a, b = _balanced(powered.matrix, *counts)
-    origins, residuals = _residuals(np.log(powered.sizes / products(powered, a, b)) / power, noise.leverage, power)
-    variance = _squared_variation(residuals, power)
+    """What log scales a, b tell of the true ones, if one entry tells a log scale with this variance."""
     sides = [
-        posterior_scales(np.log(scales) / power, variance * factors, n > 0)
+        posterior_scales(scales, variance * factors, n > 0)
         for scales, factors, n in zip((a, b), (noise.rows, noise.columns), counts, strict=True)
     ]
-    fit = ScaleFit(sides[0], sides[1], origins, residuals, power, ())
-    expected = fit.expected(layer)
-    order = np.argsort(expected if origins is None else expected[origins], kind="stable")
-    n_strata = min(N_STRATA, max(1, len(order) // MIN_STRATUM))
-    return replace(fit, strata=tuple(np.array_split(order, n_strata)))
+    if not _is_exact(layer) or variance == 0:
+        return ScaleFit(sides[0], sides[1], by_mean)
+    prior_means, prior_spreads = [], []
+    for scales, factors, n in zip((a, b), (noise.rows, noise.columns), counts, strict=True):
+        mean, spread = _mean_and_spread(scales[n > 0], variance * factors[n > 0])
+        prior_means.append(np.full(len(n), mean))
+        prior_spreads.append(np.full(len(n), max(spread, 1e-8)))
+    data = _normal_matrix(layer, *counts) / variance
+    prior = 1 / np.concatenate(prior_spreads)
+    precision = data + np.diag(prior)
+    mean_of_all = np.linalg.solve(precision, data @ np.concatenate([a, b]) + prior * np.concatenate(prior_means))
+    root = np.linalg.inv(np.linalg.cholesky(precision)).T
+    return ScaleFit(sides[0], sides[1], by_mean, mean_of_all, root)
 
 
-def _residuals(
-    log_ratios: Float[np.ndarray, " entries"], leverage: Float[np.ndarray, " entries"], power: float
-) -> tuple[Int[np.ndarray, " residuals"] | None, Float[np.ndarray, " residuals"]]:
-    """Entries whose residuals are known (None = all), and these, with the share given back that the fit took."""
-    is_known = leverage < MAX_LEVERAGE
-    if not is_known.any():
-        leverage = np.zeros(len(log_ratios))
-    origins = None if is_known.all() or not is_known.any() else np.flatnonzero(is_known)
-    logs, leverage = (log_ratios, leverage) if origins is None else (log_ratios[origins], leverage[origins])
-    middle = logs.mean(dtype=np.float64)
-    logs = middle + (logs - middle) / np.sqrt(1 - leverage)
-    level = np.log(np.exp(power * logs).mean(dtype=np.float64)) / power  # so that the mean of r^q is 1
-    return origins, np.exp(logs - level).astype(log_ratios.dtype)
-
-
-def _squared_variation(residuals: Float[np.ndarray, " residuals"], power: float) -> float:
-    """Variance of the log of one entry's power mean: cv^2 / q^2."""
-    powered = residuals.astype(np.float64) ** power
-    return float(powered.var() / powered.mean() ** 2) / power**2
-
-
-def _best_power(residuals: Float[np.ndarray, " residuals"]) -> float:
-    """The power whose mean tells a unit's scale with the least noise."""
-    some = residuals[:: max(1, len(residuals) // N_SHAPE)]
-    return min(POWERS, key=lambda power: _squared_variation(some, power))
-
-
-def _counts(layer: Layer) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
+def _counts(layer: Layer) -> Counts:
     n_rows, n_columns = layer.shape
     if layer.is_full:
         return np.full(n_rows, float(n_columns)), np.full(n_columns, float(n_rows))
@@ -195,28 +292,62 @@ def _counts(layer: Layer) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray,
     )
 
 
+def _is_exact(layer: Layer) -> bool:
+    n_units = sum(layer.shape)
+    return not layer.is_full and n_units <= MAX_EXACT and layer.n_entries < FEW * n_units
+
+
 def _noise(layer: Layer, n_row: Float[np.ndarray, " rows"], n_column: Float[np.ndarray, " columns"]) -> Noise:
     """Variances in the model log w_ij = log a_i + log b_j + noise of variance 1, by least squares."""
-    n_units = len(n_row) + len(n_column)
-    if not layer.is_full and n_units <= MAX_EXACT and layer.n_entries < FEW * n_units:
+    if _is_exact(layer):
         return _exact_noise(layer, n_row, n_column)
     rows, columns = (np.divide(1.0, n, out=np.zeros(len(n)), where=n > 0) for n in (n_row, n_column))
     if layer.is_full:
-        leverage = np.broadcast_to(rows[0] + columns[0] - 1 / layer.n_entries, layer.n_entries)
-    else:
-        leverage = rows[layer.rows] + columns[layer.columns] - 1 / layer.n_entries
-    return Noise(rows, columns, leverage)
+        return Noise(rows, columns, min(float(rows[0] + columns[0] - 1 / layer.n_entries), 1.0))
+    return Noise(rows, columns, rows[layer.rows] + columns[layer.columns] - 1 / layer.n_entries)
 
 
 def _exact_noise(layer: Layer, n_row: Float[np.ndarray, " rows"], n_column: Float[np.ndarray, " columns"]) -> Noise:
     n_rows = len(n_row)
-    normal = np.diag(np.concatenate([n_row, n_column]))  # X'X of the model: which scales stand in an entry together
-    normal[layer.rows, n_rows + layer.columns] = normal[n_rows + layer.columns, layer.rows] = 1.0
-    covariance = np.linalg.pinv(normal, hermitian=True)  # only the products of a and b are determined
+    # only the products of a and b are determined
+    covariance = np.linalg.pinv(_normal_matrix(layer, n_row, n_column), hermitian=True)
     variance = np.diag(covariance)
     leverage = variance[layer.rows] + variance[n_rows + layer.columns]
     leverage = leverage + 2 * covariance[layer.rows, n_rows + layer.columns]
     return Noise(variance[:n_rows], variance[n_rows:], leverage)
+
+
+def _normal_matrix(
+    layer: Layer, n_row: Float[np.ndarray, " rows"], n_column: Float[np.ndarray, " columns"]
+) -> Float[np.ndarray, "units units"]:
+    """How often the scales of two units stand in an entry together."""
+    normal = np.diag(np.concatenate([n_row, n_column]))
+    columns = len(n_row) + layer.columns
+    normal[layer.rows, columns] = normal[columns, layer.rows] = 1.0
+    return normal
+
+
+def _sums(
+    layer: Layer, a: Float[np.ndarray, " rows"], b: Float[np.ndarray, " columns"]
+) -> Float[np.ndarray, " entries"]:
+    """a_i + b_j of each entry."""
+    a, b = a.astype(layer.sizes.dtype), b.astype(layer.sizes.dtype)
+    sums: np.ndarray = np.add.outer(a, b).reshape(-1) if layer.is_full else a[layer.rows] + b[layer.columns]
+    return sums
+
+
+def _by_rows(layer: Layer, values: Float[np.ndarray, " entries"]) -> Float[np.ndarray, " rows"]:
+    if layer.is_full:
+        full: np.ndarray = values.reshape(layer.shape).sum(axis=1, dtype=np.float64)
+        return full
+    return np.bincount(layer.rows, values, layer.shape[0])
+
+
+def _by_columns(layer: Layer, values: Float[np.ndarray, " entries"]) -> Float[np.ndarray, " columns"]:
+    if layer.is_full:
+        full: np.ndarray = values.reshape(layer.shape).sum(axis=0, dtype=np.float64)
+        return full
+    return np.bincount(layer.columns, values, layer.shape[1])
 
 
 def _balanced(
@@ -227,11 +358,11 @@ def _balanced(
     """Scales a, b with mean 1 of w_ij / (a_i b_j) over the entries of every row and column; 1 for an empty one."""
     transposed = matrix.T if isinstance(matrix, np.ndarray) else matrix.T.tocsr()
     a, b = np.ones(len(n_row)), np.ones(len(n_column))
-    for _ in range(N_ITERATIONS):
+    for _ in range(N_SWEEPS):
         before = a
         a = _mean_without(matrix, b, n_row)
         b = _mean_without(transposed, a, n_column)
-        if np.abs(a / before - 1).max(initial=0.0) < CONVERGED:
+        if np.abs(a / before - 1).max(initial=0.0) < 1e-2 * CLOSE:
             break
     level = np.exp(np.log(b).mean())  # only the product of the two levels is determined
     return a * level, b / level

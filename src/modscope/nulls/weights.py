@@ -11,9 +11,10 @@ from torch import Tensor
 
 from modscope.errors import StatisticsError
 from modscope.nulls.layers import Layer, Redrawn, redraw_layers, replace_weights, stored_kernels
+from modscope.nulls.order import random_order
 from modscope.nulls.registry import null_model
 from modscope.nulls.rewiring import rewired_positions
-from modscope.nulls.unit_scale import products, scale_fit
+from modscope.nulls.unit_scale import scaled_anew
 from modscope.wiring.wiring import Connection, Wiring
 
 BANDWIDTH = 0.01  # of the papers' kernel density estimates
@@ -120,12 +121,12 @@ def random_initialisation(subject: Any, rng: np.random.Generator) -> Any:
 
 
 def _everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
-    origins = rng.permutation(layer.n_entries)
+    origins = random_order(layer.n_entries, rng)
     return Redrawn(origins, layer.sizes[origins], _any_positions(layer, rng))
 
 
 def _in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
-    origins = rng.permutation(layer.n_entries)
+    origins = random_order(layer.n_entries, rng)
     return Redrawn(origins, layer.sizes[origins], None)
 
 
@@ -142,20 +143,13 @@ def _from_density_everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
 
 
 def _scaled_in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
-    return _scaled(layer, layer, rng)
+    return Redrawn(*scaled_anew(layer, layer, rng), None)
 
 
 def _scaled_and_rewired(layer: Layer, rng: np.random.Generator) -> Redrawn:
     positions = rewired_positions(layer, rng)
-    return replace(_scaled(layer, replace(layer, positions=positions), rng), positions=positions)
-
-
-def _scaled(layer: Layer, positioned: Layer, rng: np.random.Generator) -> Redrawn:
-    """The layer's residuals in random order, with drawn scales, where the entries of `positioned` stand."""
-    fit = scale_fit(layer)
-    scales = products(positioned, fit.row_scales.draw(rng), fit.column_scales.draw(rng))
-    origins, residuals = fit.draw_residuals(positioned, rng)
-    return Redrawn(origins, residuals * scales, None)
+    positioned = layer if positions is None else replace(layer, positions=positions)
+    return Redrawn(*scaled_anew(layer, positioned, rng), positions)
 
 
 def _any_positions(layer: Layer, rng: np.random.Generator) -> Int[np.ndarray, " entries"] | None:
