@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from modscope.graph.unit_graph import UnitGraph
 from modscope.jobs.executors import one_thread
 from modscope.nulls import null_named
 from modscope.nulls.simulated import SimulatedChain
@@ -22,7 +24,8 @@ from modscope.partition.clusterability import FoundNCut
 from modscope.partition.dust import WithoutDust
 from modscope.partition.spectral import Spectral
 from modscope.randomness import numbered
-from modscope.statistics.comparison import Experiment, comparison_of
+from modscope.statistics.comparison import comparison_of
+from modscope.statistics.experiment import Experiment
 
 N_SAMPLES = 19
 N_CLUSTERS = 6
@@ -41,6 +44,15 @@ MODULE_FREE = {
     "scales spread, log-normal weights": SimulatedChain(spread=1, tail="lognormal"),
     "the same, density .2": SimulatedChain(spread=1, tail="lognormal", density=0.2),
     "Student t, density .2, degrees spread": SimulatedChain(spread=1, tail="student", density=0.2, degree_spread=0.5),
+    "Student t, density .1": SimulatedChain(spread=1, tail="student", density=0.1),
+    "Student t (2 degrees of freedom), density .1": SimulatedChain(spread=1, tail="student 2", density=0.1),
+    "log-normal (sd 1.5), density .2": SimulatedChain(spread=1, tail="lognormal 1.5", density=0.2),
+    "equal scales, log-normal, density .2": SimulatedChain(tail="lognormal", density=0.2),
+    "exponential, density .2": SimulatedChain(spread=1, tail="exponential", density=0.2),
+    "uniform, equal scales": SimulatedChain(tail="uniform"),
+    "16 units a layer, density .3": SimulatedChain(spread=1, n_units=16, density=0.3),
+    "most units nearly dead (1/30)": SimulatedChain(spread=0.5, dead_share=0.6),
+    "most units dead, under a floor of noise": SimulatedChain(spread=0.5, dead_share=0.6, floor=0.03),
 }
 PLANTED = {
     f"weights in a module x {strength:g}": SimulatedChain(spread=0.7, strength=strength)
@@ -48,13 +60,33 @@ PLANTED = {
 }
 
 
+TRUE_SCALES = "true scales known"  # not a null model: no test of a real network can know them
+
+
+@dataclass(frozen=True)
+class ResidualsMoved:
+    """What keep_unit_scale would be if it knew the true scales: their residuals in random order."""
+
+    products: tuple[np.ndarray, ...]
+
+    def __call__(self, graph: UnitGraph, rng: np.random.Generator) -> UnitGraph:
+        """One null network."""
+        blocks = []
+        for block, products in zip(graph.blocks, self.products, strict=True):
+            residuals = block.sizes / products
+            residuals[residuals > 0] = rng.permutation(residuals[residuals > 0])
+            blocks.append(replace(block, sizes=(residuals * products).astype(np.float32)))
+        return replace(graph, blocks=tuple(blocks))
+
+
 def outcomes(network: SimulatedChain, null: str, n_networks: int) -> tuple[np.ndarray, np.ndarray]:
     """The z-scores and p-values of networks 0 .. n - 1."""
     statistic = FoundNCut(WithoutDust(Spectral(N_CLUSTERS)))
     z, p = np.empty(n_networks), np.empty(n_networks)
     for index in range(n_networks):
-        graph = network(rng=numbered(index, "simulated network"))
-        experiment = Experiment(graph, statistic, null_named(null), index)
+        graph, products = network.with_scales(rng=numbered(index, "simulated network"))
+        model = ResidualsMoved(products) if null == TRUE_SCALES else null_named(null)
+        experiment = Experiment(graph, statistic, model, index)
         comparison = comparison_of(experiment, [experiment.observed(0)], N_SAMPLES, "less", None)
         z[index], p[index] = comparison.z_score or 0.0, comparison.p_value
     return z, p
@@ -79,13 +111,16 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=500, help="simulated networks per row")
     parser.add_argument("--nulls", nargs="+", default=["shuffle_weights", "keep_unit_scale"])
     parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    parser.add_argument("--piece", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="every N-th row, from I")
     options = parser.parse_args()
     begin = time.process_time()
     with one_thread():
         for title, networks, share in (("False alarms", MODULE_FREE, 1.0), ("Power", PLANTED, 0.2)):
             chosen = {name: network for name, network in networks.items() if options.rows in name}
+            chosen = dict(list(chosen.items())[options.piece[0] :: options.piece[1]])
             if chosen:
-                print_table(title, chosen, options.nulls, max(1, round(options.networks * share)))
+                nulls = [*options.nulls, TRUE_SCALES] if title == "Power" else options.nulls
+                print_table(title, chosen, nulls, max(1, round(options.networks * share)))
     print(f"\n{time.process_time() - begin:.0f} CPU seconds")
 
 
