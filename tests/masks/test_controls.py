@@ -9,7 +9,7 @@ from fingerprint import differences
 from masks import planted_tasks
 from masks.untouched import state_of
 from modscope.errors import MaskError
-from modscope.masks.controls import mask_controls, with_random_weights
+from modscope.masks.controls import chance_of_one_more, mask_controls, with_random_weights
 from modscope.masks.gradients import gradient_cosine
 from modscope.masks.interference import interference
 from modscope.masks.learner import MaskLearner
@@ -39,6 +39,46 @@ def test_a_planted_mask_passes_both_controls_and_an_empty_or_idle_one_fails() ->
     assert empty.reason == "the mask is empty"
     of_the_other = mask_controls(model, masks[1], tasks[0], learner=LEARNER)
     assert not of_the_other.passes
+
+
+def test_the_controls_learn_masks_of_the_same_size_on_other_weights_each_time() -> None:
+    model, tasks, masks = planted()
+    found = mask_controls(model, masks[0], tasks[0], learner=LEARNER, n_networks=4)
+    assert len(set(found.random_mask_accuracies)) > 1
+    assert found.random_mask_accuracy == pytest.approx(np.mean(found.random_mask_accuracies))
+    assert found.p_built is not None
+    assert found.p_built < 0.01
+    assert found.built_share is not None
+    assert found.built_share < 0.5
+    assert found.record().content["p_built"] == found.p_built
+    assert found.to_frame().height == 1
+    assert "found" in str(found)
+    with pytest.raises(MaskError, match="n_networks"):
+        mask_controls(model, masks[0], tasks[0], n_networks=0)
+
+
+def test_a_mask_that_random_weights_match_is_called_built() -> None:
+    """Random weights with a readout of their own: a mask finds nothing there that shuffled weights do not offer."""
+    model, tasks, _ = planted()
+    noise = with_random_weights(model, rng=5)
+    built = mask_controls(noise, LEARNER(noise, tasks[0]), tasks[0], learner=LEARNER)
+    assert not built.passes
+
+
+@pytest.mark.parametrize("n_networks", [2, 3, 5])
+def test_one_network_more_of_the_same_kind_is_called_found_at_the_level(n_networks: int) -> None:
+    rng = np.random.default_rng(n_networks)
+    rates = np.clip(rng.normal(0.7, 0.08, size=(2000, n_networks + 1)), 0, 1)
+    accuracies = rng.binomial(500, rates) / 500
+    found = [chance_of_one_more(row[1:], row[0], 500) <= 0.05 for row in accuracies]
+    assert 0.01 < np.mean(found) < 0.065
+
+
+def test_equal_controls_leave_the_noise_of_the_test_examples() -> None:
+    equal = np.array([0.5, 0.5, 0.5])
+    assert chance_of_one_more(equal, 0.52, 100) > 0.3
+    assert chance_of_one_more(equal, 0.52, 1_000_000) < 0.01
+    assert chance_of_one_more(equal, 0.5, 100) == pytest.approx(0.5)
 
 
 def test_random_weights_keep_their_sizes_and_lose_their_places() -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from modscope.calling import check_model
+from modscope.errors import MaskError
 from modscope.masks.applied import applied
 from modscope.masks.learner import MaskLearner
 from modscope.masks.mask import Mask
 from modscope.masks.removal import accuracy_without
+from modscope.progress import track
 from modscope.randomness import Rng, generator, numbered, seed_of
+from modscope.records import Record, record_of
 from modscope.tasks.task import Task, evaluate
 
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+
 Learner = Callable[..., Mask]
-BUILT = 0.8  # share of the mask's gain that a mask on random weights may reach
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,61 +39,99 @@ class MaskControls:
     whole_accuracy: float
     mask_accuracy: float
     ablated_accuracy: float  # all weights but the mask's
-    random_whole_accuracy: float  # the same architecture with shuffled weights
-    random_mask_accuracy: float  # a mask of the same size, learned on that
+    random_whole_accuracy: float  # the same architecture with shuffled weights, mean
+    random_mask_accuracy: float  # masks of the same size, learned on that, mean
     density: float
     random_density: float
     passes: bool
     reason: str  # why it fails
+    random_mask_accuracies: tuple[float, ...] = ()  # one per shuffled network
+    p_built: float | None = None  # chance that one more mask on random weights does as well; None with one network
+    built_share: float | None = None  # of the mask's gain over a random network, what masks on random weights gain
+
+    def __str__(self) -> str:
+        p = "" if self.p_built is None else f" (p = {self.p_built:.3f})"
+        return (
+            f"{self.task}: mask {self.mask_accuracy:.3f} at density {self.density:.3f}; of that size on random weights "
+            f"{self.random_mask_accuracy:.3f}{p}; without it {self.ablated_accuracy:.3f}; "
+            f"{'found' if self.passes else self.reason}"
+        )
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row with every number."""
+        import polars as pl
+
+        return pl.DataFrame([{**asdict(self), "random_mask_accuracies": list(self.random_mask_accuracies)}])
 
     def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "random_mask_accuracies": list(self.random_mask_accuracies)}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("mask controls", self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Accuracy of the whole network, of the mask and without it, beside random weights."""
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots()[1] if ax is None else ax
+        names = ["whole", "mask", "without mask", "random weights", "mask on them"]
+        means = [
+            self.whole_accuracy, self.mask_accuracy, self.ablated_accuracy, self.random_whole_accuracy,
+            self.random_mask_accuracy,
+        ]  # fmt: skip
+        axes.bar(names, means, color=["0.6", "C0", "C0", "0.8", "C1"])
+        axes.plot([names[-1]] * len(self.random_mask_accuracies), self.random_mask_accuracies, "k_", markersize=12)
+        axes.set_ylabel(f"accuracy, {self.task}")
+        axes.set_ylim(0, 1)
+        return axes
 
 
 def mask_controls(
-    model: nn.Module, mask: Mask, task: Task, *, learner: Learner | None = None, rng: Rng = 0
+    model: nn.Module, mask: Mask, task: Task, *, learner: Learner | None = None, n_networks: int = 3, rng: Rng = 0
 ) -> MaskControls:
-    """Whether a mask found what the network learned: it must do clearly worse on random weights, and be needed.
+    """Whether a mask found what the network learned: it must do better than on random weights, and be needed.
 
-    On random weights a mask of the same density is learned; if that comes to within a fifth of what the mask reaches
-    above a random network, masking builds the function instead of finding it. And without the mask's weights the
-    network must lose more than half of its accuracy above that of the random network.
+    On several networks with shuffled weights a mask of the same size is learned. If one more of those could do as
+    well (Student's t of a new draw, p > .05), masking may have built the function instead of finding it. And without
+    the mask's weights the network must lose more than half of its accuracy above that of the random networks.
 
     Args:
         model: The trained network.
         mask: The mask of the task.
         task: The task.
-        learner: Learns the mask on random weights; `MaskLearner()` if not given.
+        learner: Learns the masks on random weights; `MaskLearner()` if not given. A `MaskLearner` is made to keep as
+            many weights as the mask does; the mask of another learner is cut to that size if it has logits.
+        n_networks: Shuffled networks. With one there is no p; then it must gain less than the mask at all.
         rng: Shuffles the weights, and seeds the learner.
 
-    Source: Zhou et al. 2019 (masks on random weights work); statistics of modscope, section 4.
+    Raises:
+        MaskError: If `n_networks` is below 1, or the mask does not fit the model.
+
+    Source: Zhou et al. 2019 (masks on random weights work); Lepori et al. 2023 (random networks as the control).
     """
     model = check_model(model)
-    seed = seed_of(rng)
-    shuffled = with_random_weights(model, rng=numbered(seed, "random weights"))
-    random_mask = (learner or MaskLearner())(shuffled, task, rng=seed)
-    if random_mask.logits is not None and mask.n_kept:
-        random_mask = random_mask.at_density(mask.density)
+    if n_networks < 1:
+        raise MaskError(f"n_networks must be at least 1, got {n_networks}")
     with applied(model, mask):
-        with_mask = evaluate(model, task).accuracy
-    with applied(shuffled, random_mask):
-        built = evaluate(shuffled, task).accuracy
-    whole, nothing = evaluate(model, task).accuracy, evaluate(shuffled, task).accuracy
-    ablated = float(accuracy_without(model, mask, [task])[0])
-    reason = _failure(mask, whole=whole, nothing=nothing, with_mask=with_mask, ablated=ablated, built=built)
-    return MaskControls(
-        task.name,
-        whole,
-        with_mask,
-        ablated,
-        nothing,
-        built,
-        mask.density,
-        random_mask.density,
-        not reason,
-        reason,
-    )
+        of_mask = evaluate(model, task)
+    seed, made = seed_of(rng), _of_size(learner or MaskLearner(), mask)
+    jobs = track(range(n_networks), f"masks on random weights, {task.name}")
+    random = np.array([_on_random_weights(model, task, made, seed, index) for index in jobs])
+    nothing, built, density = random.mean(axis=0).tolist()
+    whole, ablated = evaluate(model, task).accuracy, float(accuracy_without(model, mask, [task])[0])
+    p_built = chance_of_one_more(random[:, 1], of_mask.accuracy, of_mask.n_examples) if n_networks > 1 else None
+    gain = of_mask.accuracy - nothing
+    found = MaskControls(
+        task.name, whole, of_mask.accuracy, ablated, nothing, built, mask.density, density, True, "",
+        tuple(random[:, 1].tolist()), p_built, (built - nothing) / gain if gain > 0 else None,
+    )  # fmt: skip
+    reason = "the mask is empty" if mask.n_kept == 0 else _failure(found)
+    return replace(found, passes=not reason, reason=reason)
 
 
 def with_random_weights(model: nn.Module, *, rng: Rng) -> nn.Module:
@@ -99,13 +146,52 @@ def with_random_weights(model: nn.Module, *, rng: Rng) -> nn.Module:
     return shuffled
 
 
-def _failure(mask: Mask, *, whole: float, nothing: float, with_mask: float, ablated: float, built: float) -> str:
-    if mask.n_kept == 0:
-        return "the mask is empty"
+def chance_of_one_more(accuracies: Float[np.ndarray, " networks"], observed: float, n_examples: int) -> float:
+    """The p that one more accuracy like these is at least the observed one.
+
+    Student's t of a new draw, on the scale arcsin(sqrt(accuracy)), where the noise of n test examples has the standard
+    deviation 1 / (2 sqrt(n)) at any accuracy; the spread is never taken as smaller than that.
+    """
+    from scipy.special import stdtr
+
+    scaled, own = np.arcsin(np.sqrt(accuracies)), np.arcsin(np.sqrt(observed))
+    n = len(scaled)
+    spread = max(float(scaled.std(ddof=1)), 0.5 / np.sqrt(n_examples))
+    return float(stdtr(n - 1, -(own - scaled.mean()) / (spread * np.sqrt(1 + 1 / n))))
+
+
+def _of_size(learner: Learner, mask: Mask) -> Learner:
+    """The learner, made to keep as many weights as the mask does."""
+    if isinstance(learner, MaskLearner) and mask.n_kept:
+        # To cut a smaller mask up to this size would be no control: what it adds nobody has learned.
+        return replace(learner, density=mask.density)
+
+    def cut(model: nn.Module, task: Task, **options: Any) -> Mask:
+        learned = learner(model, task, **options)
+        return learned.at_density(mask.density) if learned.logits is not None and mask.n_kept else learned
+
+    return cut
+
+
+def _on_random_weights(
+    model: nn.Module, task: Task, learner: Learner, seed: int, index: int
+) -> tuple[float, float, float]:
+    """Accuracy of a shuffled network, accuracy of a mask on it, and the mask's density."""
+    shuffled = with_random_weights(model, rng=numbered(seed, "random weights", index))
+    mask = learner(shuffled, task, rng=seed + index)
+    with applied(shuffled, mask):
+        built = evaluate(shuffled, task).accuracy
+    return evaluate(shuffled, task).accuracy, built, mask.density
+
+
+def _failure(found: MaskControls) -> str:
+    whole, nothing, ablated = found.whole_accuracy, found.random_whole_accuracy, found.ablated_accuracy
     if whole - nothing < 0.05:
         return f"the network does the task hardly better than one with random weights ({whole:.2f}, {nothing:.2f})"
-    if built - nothing > BUILT * (with_mask - nothing):
-        return f"a mask of this size reaches {built:.2f} on random weights too: it builds the function"
+    built, p_built = found.random_mask_accuracy, found.p_built
+    if built >= found.mask_accuracy or (p_built is not None and p_built > LEVEL):
+        p = "" if p_built is None else f" (p = {p_built:.2f})"
+        return f"masks of this size reach {built:.2f} on random weights too{p}: they may build the function"
     if ablated - nothing > (whole - nothing) / 2:
         return f"without the mask's weights the network still reaches {ablated:.2f}: it does not need them"
     return ""
