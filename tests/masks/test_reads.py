@@ -133,3 +133,21 @@ def test_a_layer_that_makes_its_copies_where_it_needs_them_equals_one_that_is_gi
     found = copies_and_gradients(n_samples, count)
     for one_run, copies in zip(found["one run"], found["copies"], strict=True):
         assert torch.allclose(one_run, copies, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_single_precision_agrees_with_double_precision_with_and_without_numba(
+    is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_compiled:
+        monkeypatch.setattr("modscope.masks.sampling._kernels", lambda: None)
+    draws = torch.Generator().manual_seed(0)
+    inputs, weight, start = (torch.randn(*shape, generator=draws) for shape in [(7, 50), (40, 50), (40, 50)])
+    pull = torch.randn(7, 40, generator=draws)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        x, logits = inputs.to(dtype).requires_grad_(), (4 * start).to(dtype).requires_grad_()
+        outputs = sampled(x, weight.to(dtype), logits)
+        found.append([outputs, *torch.autograd.grad((outputs * pull.to(dtype)).sum(), (x, logits))])
+    for single, double in zip(*found, strict=True):
+        assert torch.allclose(single.double(), double.double(), rtol=1e-4, atol=1e-4)

@@ -168,3 +168,32 @@ def factors(
         for_kept = likely if is_likely_kept else unlikely
         for_removed = unlikely if is_likely_kept else likely
         out[i] = weights[i] * (of_kept[i] * for_kept + of_removed * for_removed)
+
+
+@compiled
+def moments(logits: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
+    """Write the mean w p of each masked weight, and its variance w^2 p (1 - p)."""
+    odds = np.empty(BLOCK, np.float32)
+    for low in range(0, weights.size, BLOCK):
+        weight, mean, variance = weights[low : low + BLOCK], means[low : low + BLOCK], variances[low : low + BLOCK]
+        odds_against(logits[low : low + BLOCK], odds)
+        for i in range(np.uint64(weight.size)):
+            kept = _f(1) / (_f(1) + odds[i])
+            mean[i] = weight[i] * kept
+            variance[i] = weight[i] * weight[i] * kept * kept * odds[i]
+
+
+@compiled
+def follow_moments(logits: np.ndarray, weights: np.ndarray, by_mean: np.ndarray, by_variance: np.ndarray) -> None:
+    """Turn the gradient of the means into that of the logits, given that of the variances.
+
+    It is w p (1 - p) [by mean + w (1 - 2 p) by variance].
+    """
+    odds = np.empty(BLOCK, np.float32)
+    for low in range(0, weights.size, BLOCK):
+        weight, mean, variance = weights[low : low + BLOCK], by_mean[low : low + BLOCK], by_variance[low : low + BLOCK]
+        odds_against(logits[low : low + BLOCK], odds)
+        for i in range(np.uint64(weight.size)):
+            kept = _f(1) / (_f(1) + odds[i])
+            along = weight[i] * kept * kept * odds[i]
+            mean[i] = along * (mean[i] + weight[i] * (_f(1) - _f(2) * kept) * variance[i])

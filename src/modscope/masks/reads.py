@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from modscope.errors import MaskError
 from modscope.masks.chunked_linear import Scratch, chunked_linear
-from modscope.masks.sampling import rao_blackwell
+from modscope.masks.sampling import flat, kernels_for, rao_blackwell
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,16 +152,15 @@ class SampledReads(TorchFunctionMode):
 class _SampledLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, logits: Tensor, noise: Tensor) -> Tensor:
-        probability = torch.sigmoid(logits).to(weight.dtype)
-        mean_weight = weight * probability
-        variance_weight = (weight - mean_weight).mul_(mean_weight)  # w^2 p (1 - p)
+        weight, logits = weight.contiguous(), logits.contiguous()
+        mean_weight, variance_weight = _moments(weight, logits)
         deviation = F.linear(inputs * inputs, variance_weight).clamp_(min=0).sqrt_()
-        ctx.save_for_backward(inputs, weight, probability, mean_weight, variance_weight, deviation, noise)
+        ctx.save_for_backward(inputs, weight, logits, mean_weight, variance_weight, deviation, noise)
         return F.linear(inputs, mean_weight).addcmul_(deviation, noise.to(inputs.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, probability, mean_weight, variance_weight, deviation, noise = ctx.saved_tensors
+        inputs, weight, logits, mean_weight, variance_weight, deviation, noise = ctx.saved_tensors
         # d deviation / d variance = 1 / (2 deviation); where there is no variance there is no noise to follow
         for_variance = torch.where(deviation > 0, gradient * noise / (2 * deviation), torch.zeros_like(gradient))
         for_variance = for_variance.to(inputs.dtype)
@@ -170,13 +169,32 @@ class _SampledLinear(torch.autograd.Function):
             for_inputs = gradient @ mean_weight + 2 * inputs * (for_variance @ variance_weight)
         by_mean = gradient.T @ inputs
         by_variance = for_variance.T @ (inputs * inputs)
-        # p (1 - p) w [by_mean + w (1 - 2 p) by_variance], in place: these are as large as the weights
-        by_mean.addcmul_(torch.add(weight, mean_weight, alpha=-2), by_variance)
-        for_logits = by_mean.mul_(mean_weight).mul_(1 - probability)
-        return for_inputs, None, for_logits.to(torch.float32), None
+        return for_inputs, None, _gradient_of_logits(weight, logits, by_mean, by_variance), None
 
 
 _sampled_linear: Callable[..., Tensor] = _SampledLinear.apply
+
+
+def _moments(weight: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean w p and variance w^2 p (1 - p) of each masked weight."""
+    kernels = kernels_for(logits, weight)
+    if kernels is not None:
+        means, variances = torch.empty_like(weight), torch.empty_like(weight)
+        kernels.moments(flat(logits.detach()), flat(weight), flat(means), flat(variances))
+        return means, variances
+    means = weight * torch.sigmoid(logits).to(weight.dtype)
+    return means, (weight - means).mul_(means)
+
+
+def _gradient_of_logits(weight: Tensor, logits: Tensor, by_mean: Tensor, by_variance: Tensor) -> Tensor:
+    """The gradient w p (1 - p) [by mean + w (1 - 2 p) by variance], written over `by_mean`, which is as large."""
+    kernels = kernels_for(logits, weight)
+    if kernels is not None and by_mean.dtype == by_variance.dtype == torch.float32:
+        kernels.follow_moments(flat(logits), flat(weight), flat(by_mean), flat(by_variance))
+        return by_mean
+    probability = torch.sigmoid(logits).to(by_mean.dtype)
+    by_mean.addcmul_(weight * (1 - 2 * probability), by_variance)
+    return by_mean.mul_(weight * probability * (1 - probability)).to(torch.float32)
 
 
 def _read_by_vectors(
