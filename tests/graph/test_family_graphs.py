@@ -218,6 +218,34 @@ def test_a_family_has_a_weight_graph_with_clusters(name):
     assert_clusters(graph)
 
 
+def slow_edges_that_pass_something_on(graph: UnitGraph, is_free: np.ndarray) -> set[tuple[int, int]]:
+    """(source, target) of all edges, without those of free units that have none coming in, or none going out."""
+    edges = {
+        (int(block.sources[j]), int(block.targets[i]))
+        for block in graph.blocks
+        for i, j in np.argwhere(block.sizes > 0 if isinstance(block.sizes, np.ndarray) else block.sizes.toarray() > 0)
+    }
+    while True:
+        sources, targets = {edge[0] for edge in edges}, {edge[1] for edge in edges}
+        stuck = {unit for unit in sources ^ targets if is_free[unit]}
+        if not stuck:
+            return edges
+        edges = {edge for edge in edges if not stuck & set(edge)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rescaling_keeps_the_edges_that_pass_something_on(name):
+    _, wiring, _ = built(name)
+    graph, rescaled = weight_graph(wiring), weight_graph(wiring, rescale=True)
+    is_free = np.isin(wiring.group_of, [i for i, g in enumerate(wiring.groups) if g.kind in ("hidden", "stream")])
+    embedded = [c.targets[c.targets >= 0] for c in wiring.connections if not (c.sources >= 0).any()]
+    is_free[np.concatenate([np.zeros(0, dtype=np.int64), *embedded])] = False
+    assert_sane(rescaled, wiring)
+    wanted = slow_edges_that_pass_something_on(graph, is_free)
+    assert slow_edges_that_pass_something_on(rescaled, np.zeros_like(is_free)) == wanted
+    assert wanted
+
+
 @pytest.mark.filterwarnings("ignore:.*stay without edges")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_family_has_an_activation_graph_with_clusters(name):

@@ -189,13 +189,18 @@ def test_in_a_rescaled_graph_as_much_comes_into_a_hidden_unit_as_goes_out():
     np.testing.assert_allclose(second.sum(axis=1), third.sum(axis=0), rtol=1e-5)
 
 
-def test_a_dead_unit_keeps_its_scale_when_rescaled():
+def test_units_that_pass_nothing_on_have_no_edges_once_rescaled():
     model, _ = three_layers()
     with torch.no_grad():
-        model[0].weight[2] = 0
-    graph = weight_graph(read_wiring(model, torch.randn(2, 6)), rescale=True)
+        model[0].weight[2] = 0  # nothing reaches it
+        model[4].weight[:, 1] = 0  # nothing reads it
+        model[2].weight[3] = 0
+        model[2].weight[3, 2] = 1  # reached by a unit that nothing reaches
+    wiring = read_wiring(model, torch.randn(2, 6))
+    graph = weight_graph(wiring, rescale=True)
+    np.testing.assert_array_equal(graph.isolated, [6 + 2, 11 + 1, 11 + 3])
     assert np.isfinite(graph.degrees).all()
-    np.testing.assert_allclose(graph.blocks[0].sizes[2], 0)
+    assert len(weight_graph(wiring).isolated) == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

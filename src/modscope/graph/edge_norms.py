@@ -27,11 +27,16 @@ def connection_sizes(
     """Target units, source units, and the size (float32) of the weights between each two of them.
 
     Raises:
-        GraphError: If a weight is NaN or infinite.
+        GraphError: If a weight is NaN or infinite, or has no numbers at all.
     """
     weight = connection.weight.detach()
     if not weight.is_floating_point():
         raise GraphError(f"weights of '{connection.parameter}' are {weight.dtype}; edges need floating point")
+    if weight.is_meta:
+        raise GraphError(
+            f"weights of '{connection.parameter}' are on the meta device, which keeps no numbers; load them, and read "
+            "the wiring again"
+        )
     targets = _of_rank(connection.targets, weight.ndim)
     sources = _of_rank(connection.sources, weight.ndim)
     scales = [connection.source_scale, connection.target_scale] if fold_norms else []

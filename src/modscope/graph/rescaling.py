@@ -21,13 +21,15 @@ def balanced(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> UnitGrap
     by t. Among all such rescalings exactly one makes the sum of all edge sizes smallest: the one where in and out
     agree at every unit. That network, which does not depend on the scales it is found from, is returned.
 
+    An inner unit that no weight reaches, or that none reads, passes nothing on: it has no edges afterwards (any scale
+    would do for them; the smallest sum leaves nothing of them).
+
     Args:
         graph: Its blocks run from sources to targets.
-        is_inner: Units that may be rescaled. Units without edges on one of the two sides keep their scale.
+        is_inner: Units that may be rescaled.
     """
+    graph, is_free = _passing(graph, is_inner)
     scale = np.ones(graph.n_units)
-    coming, going = _flows(graph.blocks, scale)
-    is_free = is_inner & (coming > 0) & (going > 0)
     groups = [
         (units, [block for block in graph.blocks if _touches(block, units)]) for units in _free_groups(graph, is_free)
     ]
@@ -42,6 +44,16 @@ def balanced(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> UnitGrap
         if largest < TOLERANCE:
             break
     return UnitGraph(tuple(_rescaled(block, scale) for block in graph.blocks), graph.group_of, graph.group_names)
+
+
+def _passing(graph: UnitGraph, is_inner: Bool[np.ndarray, " units"]) -> tuple[UnitGraph, Bool[np.ndarray, " units"]]:
+    """The graph without edges of inner units that pass nothing on, and the inner units that do."""
+    while True:
+        coming, going = _flows(graph.blocks, np.ones(graph.n_units))
+        is_stuck = is_inner & ((coming > 0) != (going > 0))
+        if not is_stuck.any():
+            return graph, is_inner & (coming > 0)
+        graph = graph.induced(np.flatnonzero(~is_stuck))
 
 
 def _free_groups(graph: UnitGraph, is_free: Bool[np.ndarray, " units"]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modscope.errors import GraphError
@@ -42,7 +42,8 @@ def weight_graph(
         inputs: Keep edges of input units.
         outputs: Keep edges of output units.
         rescale: Rescale each hidden unit to as much weight coming in as going out. Scaling a unit's inputs by c and
-            its outputs by 1/c, which changes nothing a ReLU network computes, then changes no edge either.
+            its outputs by 1/c, which changes nothing a ReLU network computes, then changes no edge either. A hidden
+            unit that no weight reaches, or that none reads, passes nothing on, and has no edges then.
 
     Raises:
         GraphError: If a weight is NaN or infinite (the message names the parameter), the norm is unknown, or `wiring`
@@ -56,9 +57,11 @@ def weight_graph(
         raise GraphError(f"edge_norm must be one of {', '.join(EDGE_NORMS)}; got {edge_norm!r}")
     left_out = {kind for kind, is_kept in (("input", inputs), ("output", outputs)) if not is_kept}
     is_kept = np.array([group.kind not in left_out for group in wiring.groups], dtype=bool)[wiring.group_of]
+    # what is left out still says how much comes into a unit, and goes out of it
+    is_measured = np.ones_like(is_kept) if rescale else is_kept
     connections = [connection for connection in wiring.connections if connection.kind == "weight"]
     blocks = [
-        _block(connection, is_kept, edge_norm=edge_norm, fold_norms=fold_norms)
+        _block(connection, is_measured, edge_norm=edge_norm, fold_norms=fold_norms)
         for connection in track(connections, "measuring weights")
     ]
     graph = UnitGraph(
@@ -66,10 +69,7 @@ def weight_graph(
         wiring.group_of,
         tuple(group.name for group in wiring.groups),
     )
-    if not rescale:
-        return graph
-    is_inner = np.array([group.kind in ("hidden", "stream") for group in wiring.groups], dtype=bool)
-    return balanced(graph, is_inner[wiring.group_of])
+    return balanced(graph, _inner(wiring)).induced(np.flatnonzero(is_kept)) if rescale else graph
 
 
 def chain_graph(weights: Iterable[Any], *, edge_norm: EdgeNorm = "l1") -> UnitGraph:
@@ -103,6 +103,16 @@ def chain_graph(weights: Iterable[Any], *, edge_norm: EdgeNorm = "l1") -> UnitGr
     units = [np.arange(start, end) for start, end in pairwise(starts)]
     blocks = [Block(units[index], units[index + 1], matrix, f"weights[{index}]") for index, matrix in enumerate(sizes)]
     return UnitGraph(tuple(blocks), _group_of(widths), tuple(f"layer {index}" for index in range(len(widths))))
+
+
+def _inner(wiring: Wiring) -> Bool[np.ndarray, " units"]:
+    """Hidden units whose scale is free, but for those that an embedding writes: what comes into them is no edge."""
+    is_hidden = np.array([group.kind in ("hidden", "stream") for group in wiring.groups], dtype=bool)
+    is_inner: np.ndarray = is_hidden[wiring.group_of]
+    for connection in wiring.connections:
+        if connection.kind == "weight" and not (connection.sources >= 0).any():
+            is_inner[connection.targets[connection.targets >= 0]] = False
+    return is_inner
 
 
 def _block(connection: Connection, is_kept: np.ndarray, *, edge_norm: EdgeNorm, fold_norms: bool) -> Block:
