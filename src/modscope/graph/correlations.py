@@ -81,11 +81,16 @@ def _multiplied(values: Float[Tensor, "examples read"], correlation: Correlation
     for start in range(0, values.shape[1], COLUMNS_AT_ONCE):
         some = values[:, start : start + COLUMNS_AT_ONCE]
         rows = some.T.contiguous()
-        rows = (ranks(rows) if correlation == "spearman" else rows).double()
+        rows = (ranks(rows) if correlation == "spearman" else rows).to(_precise(values.device))
         rows -= rows.mean(dim=1, keepdim=True)
-        rows /= rows.norm(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
+        rows /= rows.norm(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny)
         some.copy_(rows.T)
     return _squared_products
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    """For sums over examples; Apple's processors have nothing beyond float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _squared_products(
@@ -102,7 +107,7 @@ def _squared_taus(
     first: Float[Tensor, "examples first"], second: Float[Tensor, "examples second"]
 ) -> Float[Tensor, "first second"]:
     """Squares of Kendall's tau-b: the correlation of the signs of all differences between two examples."""
-    total = torch.zeros(first.shape[1], second.shape[1], dtype=torch.float64, device=first.device)
+    total = torch.zeros(first.shape[1], second.shape[1], dtype=_precise(first.device), device=first.device)
     n_first, n_second = (total.new_zeros(part.shape[1]) for part in (first, second))  # pairs of different values
     for example in range(len(first) - 1):
         signs = [torch.sign(part[example + 1 :] - part[example]) for part in (first, second)]

@@ -15,7 +15,7 @@ from modscope.progress import track
 N_STRONGEST = 64
 ROWS_AT_ONCE = 512
 INFINITE_BITS = 0x7F800000  # of infinity as a float32
-LONG = 2  # so many times the edges that are kept are on the list before it is thinned out
+LONG = 1.5  # so many times the edges that are kept are on the list before it is thinned out
 
 
 def strongest_edges(
@@ -82,13 +82,17 @@ class _Running:
 
     def _thin_out(self) -> None:
         """Keep each unit's strongest; of equal ones those that were offered first."""
-        owners, others, sizes = (torch.cat(parts) for parts in (self._owners, self._others, self._sizes))
+        lists = (self._owners, self._others, self._sizes)
+        owners, others, sizes = (torch.cat(parts) for parts in lists)
+        for parts in lists:
+            parts.clear()  # each offer is in memory once
         # sizes are above zero: there the bits of a float32, read as a whole number, are in the order of the numbers
         keys, order = torch.sort((owners.long() << 32) | (INFINITE_BITS - sizes.view(torch.int32)), stable=True)
         owners = (keys >> 32).int()
         del keys
         counts = torch.bincount(owners, minlength=self._n_units)
-        rank = torch.arange(len(owners), device=owners.device) - (torch.cumsum(counts, 0) - counts)[owners]
+        rank = torch.arange(len(owners), device=owners.device, dtype=torch.int32)
+        rank -= (torch.cumsum(counts, 0) - counts).int()[owners]
         last = rank == self._n_kept - 1
         self._weakest[owners[last]] = sizes[order[last]]
         is_kept = rank < self._n_kept
