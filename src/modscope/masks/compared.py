@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modscope.masks.mask import Mask
@@ -41,6 +41,8 @@ class Compared:
     expected: Float[np.ndarray, "masks masks"]
     expected_plain: float
     counts: tuple[tuple[Int[np.ndarray, "masks _strata"], Int[np.ndarray, " _strata"]], ...]
+    chosen: Bool[np.ndarray, "masks _weights"]  # what every mask keeps after the cut; empty for all parameters together
+    strata: Int[np.ndarray, " _weights"]
 
     @staticmethod
     def all_of(parts: Sequence[Compared]) -> Compared:
@@ -52,6 +54,8 @@ class Compared:
             np.sum([part.expected for part in parts], axis=0),
             sum(part.expected_plain for part in parts),
             tuple(counts for part in parts for counts in part.counts),
+            np.zeros((len(parts[0].intersection), 0), dtype=bool),
+            np.zeros(0, dtype=np.int64),
         )
 
     @cached_property
@@ -80,7 +84,14 @@ def compared(masks: Sequence[Mask], name: str, rng: np.random.Generator) -> Comp
     expected = (counts[:, None, used] * counts[None, :, used] / sizes[used]).sum(axis=2)
     n_eligible = int(eligible.sum())
     return Compared(
-        n_eligible, n_kept, intersection, expected, n_kept**2 / max(n_eligible, 1), ((counts[:, used], sizes[used]),)
+        n_eligible,
+        n_kept,
+        intersection,
+        expected,
+        n_kept**2 / max(n_eligible, 1),
+        ((counts[:, used], sizes[used]),),
+        chosen,
+        strata,
     )
 
 

@@ -15,6 +15,7 @@ from modscope.errors import MaskError
 from modscope.masks.compared import Compared, compared, exact_p, iou_of
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.metrics import io_min, iou
+from modscope.masks.unit_chance import residuals, unit_p_values
 from modscope.progress import track
 from modscope.randomness import Rng, generator
 from modscope.records import Record, record_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 ALL = "all"
+_NONE = (None, None)
 _LEAST_RANGE = 0.1  # of ceiling - chance, below which w is mostly noise
 
 
@@ -48,11 +50,13 @@ class OverlapRow:
     chance_low: float  # 2.5 % of matched random weights overlap less, first seeds
     chance_high: float  # 2.5 % overlap more
     chance_plain: float  # random weights, matched per tensor only
-    p_above: float  # probability that matched random weights overlap at least as much, first seeds
+    p_above: float  # that matched random weights overlap at least as much, first seeds; takes weights as independent
     p_below: float  # ... at most as much
     ceiling: float | None  # what two runs of one task reach; None with one seed
     w: float | None  # (overlap - chance) / (ceiling - chance): 0 at chance, 1 as two runs of one task
     reason: str  # why w is None
+    p_above_units: float | None = None  # that units in random places overlap at least as much, first seeds
+    p_below_units: float | None = None  # ... at most as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,39 +142,46 @@ class Overlap:
         return axes
 
 
-def overlap(mask_set: MaskSet, *, rng: Rng = 0) -> Overlap:
+def overlap(mask_set: MaskSet, *, n_unit_samples: int = 99, rng: Rng = 0) -> Overlap:
     """How far every two tasks share weights, against random weights and against two runs of one task.
 
     Compared are the weights that both tasks feel, with both masks cut in each tensor to the size of the smaller
     (largest logits first). Chance matches each mask's number of weights per tensor and decile of size, and is exact:
-    the intersection is a sum of hypergeometric numbers.
+    the intersection is a sum of hypergeometric numbers. But the weights of a unit rise and fall together, and the
+    exact p is too small then: `p_above_units` and `p_below_units` come from moving whole units, and are to be believed.
 
     Args:
         mask_set: Masks of at least two tasks; two seeds of each give the ceiling. Learned masks know their strata;
             for others all weights count as felt and of one size.
-        rng: Breaks ties between equal logits.
+        n_unit_samples: How often the units change places; 0: no p by units.
+        rng: Breaks ties between equal logits, and moves units.
 
     Raises:
-        MaskError: If there are fewer than two tasks.
+        MaskError: If there are fewer than two tasks, or `n_unit_samples` is negative.
     """
+    if n_unit_samples < 0:
+        raise MaskError(f"n_unit_samples must not be negative, got {n_unit_samples}")
     if len(mask_set) < 2:
         raise MaskError(f"overlap needs masks of at least two tasks, got {', '.join(mask_set) or 'none'}")
     rng = generator(rng)
     names = list(itertools.combinations(mask_set, 2))
-    return Overlap(tuple(_pair(mask_set, first, second, rng) for first, second in track(names, "overlap of masks")))
+    return Overlap(
+        tuple(_pair(mask_set, first, second, n_unit_samples, rng) for first, second in track(names, "overlap of masks"))
+    )
 
 
-def _pair(mask_set: MaskSet, first: str, second: str, rng: np.random.Generator) -> PairOverlap:
+def _pair(mask_set: MaskSet, first: str, second: str, n_unit_samples: int, rng: np.random.Generator) -> PairOverlap:
     masks = (*mask_set.seeds(first), *mask_set.seeds(second))
     n_first = len(mask_set.seeds(first))
     parts = [compared(masks, name, rng) for name in masks[0].names]
+    by_units = _by_units(parts, masks, n_first, n_unit_samples, rng)
     whole = Compared.all_of(parts)
     raw = [[(iou(a, b), io_min(a, b)) for b in masks[n_first:]] for a in masks[:n_first]]
     rows = [
-        _row(part, (first, second, name), n_first, _raw(masks, n_first, name))
+        _row(part, (first, second, name), n_first, _raw(masks, n_first, name), by_units.get(name, _NONE))
         for part, name in zip(parts, masks[0].names, strict=True)
     ]
-    total = _row(whole, (first, second, ALL), n_first, np.array(raw).mean(axis=(0, 1)))
+    total = _row(whole, (first, second, ALL), n_first, np.array(raw).mean(axis=(0, 1)), by_units.get(ALL, _NONE))
     cross = whole.iou[:n_first, n_first:]
     w = None
     if total.w is not None and total.ceiling is not None:
@@ -180,7 +191,11 @@ def _pair(mask_set: MaskSet, first: str, second: str, rng: np.random.Generator) 
 
 
 def _row(
-    compared: Compared, names: tuple[str, str, str], n_first: int, raw: Sequence[float] | np.ndarray
+    compared: Compared,
+    names: tuple[str, str, str],
+    n_first: int,
+    raw: Sequence[float] | np.ndarray,
+    by_units: tuple[float | None, float | None],
 ) -> OverlapRow:
     cross = compared.iou[:n_first, n_first:]
     chance = compared.chance[:n_first, n_first:]
@@ -205,7 +220,24 @@ def _row(
         ceiling,
         w,
         reason,
+        *by_units,
     )
+
+
+def _by_units(
+    parts: Sequence[Compared], masks: Sequence[Mask], n_first: int, n_samples: int, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """The p-values that move whole units, of the first seeds, by parameter and in all."""
+    if n_samples == 0:
+        return {}
+    both = [
+        {
+            name: residuals(part.chosen[mask], part.strata, tuple(masks[0].kept[name].shape))
+            for name, part in zip(masks[0].names, parts, strict=True)
+        }
+        for mask in (0, n_first)
+    ]
+    return unit_p_values(*both, n_samples=n_samples, rng=rng)
 
 
 def _why_undefined(n_kept: int, ceiling: float | None, chance: float) -> str:
