@@ -156,6 +156,12 @@ def test_duplicated_units_do_not_stop_the_clustering():
     assert partition.n_clusters == 4
 
 
+def test_a_large_graph_with_fewer_directions_than_clusters_is_clustered():
+    graph = chain_graph([np.kron(np.eye(6) + 0.01, np.ones((60, 50)))])  # of rank 6
+    assert n_cut(graph, Spectral(6)(graph, rng=0)) == pytest.approx(6 * 0.05 / 1.06, rel=1e-4)
+    assert Spectral(12)(graph, rng=0).n_clusters == 12
+
+
 def test_a_graph_with_odd_cycles_is_clustered_too():
     rng = np.random.default_rng(0)
     sizes = np.triu(np.where(np.arange(60)[:, None] // 20 == np.arange(60) // 20, 1.0, 0.05) * rng.random((60, 60)), 1)

@@ -27,7 +27,7 @@ from modscope.randomness import Rng, generator
 SMALL_SIDE = 128  # up to this many units an eigendecomposition beats Lanczos
 MIN_SINGULAR_VALUE = 1e-4
 # Residual for clustering, relative to the eigenvalue. Closer to the exact vectors the refined n-cut gets no better.
-TOLERANCE, TOLERANCE_OF_LARGE = 0.15, 0.03
+TOLERANCE, TOLERANCE_OF_LARGE = 0.15, 0.015
 WIDTH_OF_LARGE = 6  # of the blocks of Lanczos: narrow ones need fewer columns; narrower ones miss close eigenvalues
 FINE_TOLERANCE = 3e-4  # the error of the eigenvalue is of the order of the square of this
 

@@ -18,8 +18,8 @@ from modscope.partition.refine import refined
 from modscope.randomness import numbered
 
 ITERATIONS = 30  # of k-means
-# Before refinement: single moves do better what later iterations and second-best starts would.
-FEW_ITERATIONS, N_FOLLOWED = 3, 1
+# Before refinement: single moves do better what later iterations and worse starts would.
+FEW_ITERATIONS, N_FOLLOWED = 3, 2
 SHARE_OF_MEMORY = 0.5
 
 
