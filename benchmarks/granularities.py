@@ -1,21 +1,21 @@
 """Which grouping of weights shows best that two tasks have parts of their own? Every granularity against random groups.
 
-    python benchmarks/granularities.py                  # the tables and the picture of docs/masks.md: ten CPU minutes
-    python benchmarks/granularities.py --only pruned    # one network
+    python benchmarks/granularities.py --jobs 2         # the tables and the picture of docs/masks.md: ten CPU minutes
+    python benchmarks/granularities.py --only pruned    # one kind of network
     python benchmarks/granularities.py --cost           # what a step of a unit mask costs, beside a plain training step
 
 Two tasks on one network are masked weight by weight, row by row, unit by unit, and so on; and once more over as many
 random groups of the same sizes (`RandomGroups`), learned the same way. *Separation* is the mean of two differences, in
 accuracy: the own task's minus the other's with only the mask's weights, and the other's minus the own without them. The
-*gap* is the separation minus that of random groups. Networks of several seeds give its 95 % interval (Student's
-t). All prices are the defaults, but for coarse groups: there, on a further network, real and random groups each chose
-the best of three.
+*gap* is the separation minus that of random groups, with its 95 % interval over networks of several seeds (Student's
+t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times that ("x 5").
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -46,8 +46,7 @@ from modscope.wiring.trace import read_wiring
 from modscope.wiring.wiring import Wiring
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "granularities.png"
-COARSE, PRICES = ("cluster", "layer", "head", "block"), (1, 3, 10)  # prices of a group, times the default
-N_NETWORKS = 3  # of each kind; one more chooses the prices
+N_NETWORKS = 3  # of each kind
 N_CLUSTERS = 8
 
 
@@ -91,14 +90,14 @@ def transformer(seed: int) -> Subject:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PatchTransformer()
-    fit(model, both_digits(data), n_steps=1000, rng=seed, learning_rate=2e-3)
+    fit(model, both_digits(data), n_steps=800, rng=seed, learning_rate=2e-3)
     return Subject(model.eval(), _two_sides(seed), read_wiring(model, data.test.inputs[:2]))
 
 
 def add_mul(seed: int) -> Subject:
     data = add_or_multiply(seed, n_train=20_000, n_test=2000)
     model = mlp([42, 256, 256, 20], rng=seed)
-    fit(model, both_operations(data), n_steps=5000, rng=seed, learning_rate=2e-3)
+    fit(model, both_operations(data), n_steps=4000, rng=seed, learning_rate=2e-3)
     add, mul = (one_operation(data, operation, batch_size=128) for operation in ("add", "mul"))
     inputs, _ = next(add.batches("train"))
     return Subject(model, (add, mul), read_wiring(model, inputs[:2]))
@@ -120,16 +119,18 @@ class Network:
 
 
 MEASURED = {
+    "transformer": Network(
+        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block")
+    ),
+    "add_mul": Network(
+        "MLP, addition and multiplication",
+        add_mul,
+        ("weight", "row", "column", "unit", "cluster", "cluster x 5"),
+    ),
     "pruned": Network(
         "pruned MLP, left and right digit",
         pruned,
-        ("weight", "row", "column", "unit", "half rows", "cluster", "layer"),
-    ),
-    "add_mul": Network(
-        "MLP, addition and multiplication", add_mul, ("weight", "row", "column", "unit", "cluster", "layer")
-    ),
-    "transformer": Network(
-        "transformer, left and right digit", transformer, ("weight", "row", "unit", "head", "block")
+        ("weight", "row", "column", "unit", "half rows", "cluster", "cluster x 5", "layer"),
     ),
 }
 
@@ -173,14 +174,14 @@ class Score:
         return (self.own - self.other + self.without_other - self.without_own) / 2
 
 
-def score(subject: Subject, granularity: Granularity, factor: float, *, n_seeds: int) -> Score:
+def score(subject: Subject, granularity: Granularity, price: float) -> Score:
     start = time.process_time()
     learner = MaskLearner(granularity=granularity)
-    if factor != 1:
+    if price != 1:
         default = replace(learner, n_steps=1)(subject.model, subject.tasks[0], wiring=subject.wiring)
-        learner = replace(learner, penalty=factor * default.details["learner"]["penalty"])
-    masks = learn_masks(subject.model, subject.tasks, learner, n_seeds=n_seeds, wiring=subject.wiring)
-    seconds = (time.process_time() - start) / (2 * n_seeds)
+        learner = replace(learner, penalty=price * default.details["learner"]["penalty"])
+    masks = learn_masks(subject.model, subject.tasks, learner, n_seeds=2, wiring=subject.wiring)
+    seconds = (time.process_time() - start) / 4
     found = specialization(subject.model, masks, subject.tasks, n_samples=1)
     own = np.eye(2, dtype=bool)
     kept, removed = found.mask_accuracy, found.inverse_accuracy
@@ -188,15 +189,23 @@ def score(subject: Subject, granularity: Granularity, factor: float, *, n_seeds:
     return Score(*means, found.p_specialize, seconds)
 
 
-def variants(name: str, subject: Subject, seed: int) -> dict[str, Granularity]:
-    real = granularity_of(name, subject)
-    return {"real": real} if name == "weight" else {"real": real, "random": RandomGroups(real, seed)}
+Scores = dict[str, dict[str, Score]]  # by grouping, then "real" or "random"
 
 
-def best_price(name: str, subject: Subject, granularity: Granularity) -> float:
-    if name not in COARSE:
-        return 1
-    return max(PRICES, key=lambda factor: score(subject, granularity, factor, n_seeds=1).separation)
+def scores_of(job: tuple[str, int]) -> tuple[Scores, float]:
+    """All groupings of the network of one kind and seed, and the CPU seconds that it took."""
+    torch.set_num_threads(1)
+    start = time.process_time()
+    name, seed = job
+    subject = MEASURED[name].build(seed)
+    found: Scores = {}
+    for grouping in MEASURED[name].groupings:
+        what, _, price = grouping.partition(" x ")
+        real = granularity_of(what, subject)
+        both = {"real": real} if what == "weight" else {"real": real, "random": RandomGroups(real, seed)}
+        found[grouping] = {kind: score(subject, each, float(price or 1)) for kind, each in both.items()}
+        print(name, seed, grouping, *(f"{kind} {each}" for kind, each in found[grouping].items()), file=sys.stderr)
+    return found, time.process_time() - start
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,6 @@ class Row:
     """One grouping on one kind of network: a score per network, with real groups and with random ones."""
 
     grouping: str
-    prices: dict[str, float]
     scores: dict[str, list[Score]]
 
     @property
@@ -215,23 +223,12 @@ class Row:
         return [real.separation - random.separation for real, random in pairs]
 
 
-def measured(name: str) -> tuple[list[Row], float]:
-    """All groupings of one kind of network, and the CPU seconds that it took."""
-    torch.set_num_threads(1)
-    start = time.process_time()
-    network = MEASURED[name]
-    trial, *subjects = (network.build(seed) for seed in range(N_NETWORKS + 1))
-    rows = []
-    for grouping in network.groupings:
-        prices = {
-            kind: best_price(grouping, trial, granularity) for kind, granularity in variants(grouping, trial, 0).items()
-        }
-        scores: dict[str, list[Score]] = {kind: [] for kind in prices}
-        for seed, subject in enumerate(subjects, start=1):
-            for kind, granularity in variants(grouping, subject, seed).items():
-                scores[kind].append(score(subject, granularity, prices[kind], n_seeds=2))
-        rows.append(Row(grouping, prices, scores))
-    return rows, time.process_time() - start
+def rows_of(found: Sequence[Scores]) -> list[Row]:
+    kinds = {grouping: list(scores) for grouping, scores in found[0].items()}
+    return [
+        Row(grouping, {kind: [scores[grouping][kind] for scores in found] for kind in several})
+        for grouping, several in kinds.items()
+    ]
 
 
 TITLES = ("one logit per", "own task", "other task", "without it: own", "other", "kept", "p_specialize",
@@ -303,7 +300,7 @@ def main() -> None:
     """Print a table and a sentence per network, and draw the picture; or what a step costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(MEASURED), choices=MEASURED)
-    parser.add_argument("--jobs", type=int, default=1, help="kinds of networks at once")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at once")
     parser.add_argument("--cost", action="store_true", help="only what a step of a unit mask costs")
     parser.add_argument("--picture", type=Path, default=None, help="where the picture goes (all networks: docs/images)")
     options = parser.parse_args()
@@ -313,12 +310,15 @@ def main() -> None:
         unit_masks.main()
         return
     by_network = {}
+    jobs = [(name, seed) for name in options.only for seed in range(1, N_NETWORKS + 1)]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as executor:
-        for name, (rows, seconds) in zip(options.only, executor.map(measured, options.only), strict=True):
-            by_network[name] = rows
+        results = executor.map(scores_of, jobs)
+        for name in options.only:
+            several = [next(results) for _ in range(N_NETWORKS)]
+            rows = by_network[name] = rows_of([scores for scores, _ in several])
             print(f"\n{MEASURED[name].title}, {N_NETWORKS} networks\n")
             print("\n".join([f"| {' | '.join(TITLES)} |", "|" + " --- |" * len(TITLES), *map(table_row, rows)]))
-            print(f"\n{sentence(rows)} ({seconds:.0f} CPU seconds)", flush=True)
+            print(f"\n{sentence(rows)} ({sum(seconds for _, seconds in several):.0f} CPU seconds)", flush=True)
     picture = options.picture or (PICTURE if len(by_network) == len(MEASURED) else None)
     if picture is not None:
         draw(by_network, picture)

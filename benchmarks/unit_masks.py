@@ -14,14 +14,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from modscope.masks.layout import layout_of
+from modscope.masks.layout import LogitPerGroup, layout_of
 from modscope.masks.objective import Objective, prepared
 from modscope.masks.parameters import chosen_parameters
 from modscope.masks.sampling import rao_blackwell
@@ -66,14 +66,30 @@ def plain_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[]
     return step
 
 
-def mask_step(objective: Objective) -> Callable[[], None]:
+def loss_with_copies(objective: Objective, logits: list[Tensor], batch: Any) -> tuple[Tensor, int]:
+    """The loss with a masked copy of the weights for each sample, which runs on its own part of the batch."""
+    layout, (inputs, targets) = objective.layout, batch
+    assert isinstance(layout, LogitPerGroup)
+    samples = layout.kept(logits, rao_blackwell, N_SAMPLES, objective.generator, 0.0)
+    losses = []
+    for kept, part, wanted in zip(samples, inputs.chunk(N_SAMPLES), targets.chunk(N_SAMPLES), strict=True):
+        copy = {name: layout.masked_weight(name, weight, kept) for name, weight in objective.weights.items()}
+        losses.append(loss_of(functional_call(objective.model, {**objective.others, **copy}, (part,)), wanted))
+    return torch.stack(losses).mean(), len(inputs)
+
+
+def loss_by_reads(objective: Objective, logits: list[Tensor], batch: Any) -> tuple[Tensor, int]:
+    return objective.loss(logits, batch, rao_blackwell, 0.0)
+
+
+def mask_step(objective: Objective, loss_under_masks: Callable[..., tuple[Tensor, int]]) -> Callable[[], None]:
     logits = [tensor.requires_grad_() for tensor in objective.layout.initial(2.0, torch.device("cpu"))]
     optimizer = torch.optim.Adam(logits, lr=0.2, fused=True)
     batch = next(objective.task.batches("train"))
 
     def step() -> None:
         optimizer.zero_grad()
-        loss, count = objective.loss(logits, batch, rao_blackwell, 0.0)
+        loss, count = loss_under_masks(objective, logits, batch)
         (loss + 0.1 / count * logits[0].sum()).backward()
         optimizer.step()
 
@@ -98,9 +114,9 @@ def measure(name: str, rounds: int) -> str:
     units, rows = (objective_of(build().eval(), task, granularity) for granularity in ("unit", "row"))
     steps = {
         "plain": plain_step(build().train(), inputs, targets),
-        "copies": mask_step(replace(units, groups=None)),
-        "unit": mask_step(units),
-        "row": mask_step(rows),
+        "copies": mask_step(units, loss_with_copies),
+        "unit": mask_step(units, loss_by_reads),
+        "row": mask_step(rows, loss_by_reads),
     }
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for repeat in range(rounds + 1):
