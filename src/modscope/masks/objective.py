@@ -75,8 +75,14 @@ class Objective:
         if estimator is rao_blackwell and self._shares_one_run(logits):
             sampler = ChunkedCopies(self.n_samples, self.generator, self._scratch)
             return self._with_sampled_reads(logits, batch, sampler, estimator)
-        copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
+        copies = self._copies(logits, self.weights, estimator, self.n_samples, progress)
         return self._run(copies, batch, nullcontext())
+
+    def _copies(
+        self, logits: list[Tensor], weights: Mapping[str, Tensor], estimator: Estimator, n_copies: int, progress: float
+    ) -> list[dict[str, Tensor]]:
+        assert isinstance(self.layout, LogitPerWeight)  # groups mask what layers read and write
+        return self.layout.masked(logits, weights, estimator, n_copies, self.generator, progress)
 
     def _shares_one_run(self, logits: list[Tensor]) -> bool:
         """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
@@ -96,7 +102,7 @@ class Objective:
         stand_ins = {name: weight.detach() for name, weight in self.weights.items() if name in self.read_once}
         moments = {id(weight): Moments(weight, by_name[name]) for name, weight in stand_ins.items()}
         n_copies = self.n_samples if sampled_weights else 1
-        copies = self.layout.masked(logits, sampled_weights, estimator, n_copies, self.generator, 0.0)
+        copies = self._copies(logits, sampled_weights, estimator, n_copies, 0.0)
         return self._run([{**stand_ins, **copy} for copy in copies], batch, SampledReads(moments, sampler))
 
     def grouped_outputs(self, kept: tuple[Tensor, ...], batch: Any, groups: GroupSampler) -> tuple[Any, Any, int]:
