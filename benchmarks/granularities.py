@@ -290,9 +290,9 @@ def draw(by_network: dict[str, list[Row]], path: Path) -> None:
         axes.axhline(0, color="0.8", linewidth=1, zorder=0)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("separation of two tasks (accuracy)")
-    panels[0].plot([], [], "o", color="C0", label="one logit per ...")
-    panels[0].plot([], [], "o", color="0.6", label="random groups of the same sizes")
-    panels[0].legend(loc="lower left", fontsize=8, frameon=False)
+    panels[-1].plot([], [], "o", color="C0", label="one logit per ...")
+    panels[-1].plot([], [], "o", color="0.6", label="random groups of the same sizes")
+    panels[-1].legend(loc="upper right", fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 
