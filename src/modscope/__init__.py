@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the same names as below
     from modscope.masks.metric_table import MetricTable, mask_metrics
     from modscope.masks.metrics import io_min, iou, remaining, shared, transfer_share
     from modscope.masks.overlap import Overlap, overlap
+    from modscope.masks.pairs import evaluate_on_pairs
     from modscope.masks.random_groups import RandomGroups
     from modscope.masks.specialization import Specialization, specialization
     from modscope.nulls.registry import NULL_MODELS, NullModel
@@ -94,6 +95,7 @@ _NAMES_BY_MODULE = {
     "modscope.masks.metric_table": "MetricTable mask_metrics",
     "modscope.masks.metrics": "io_min iou remaining shared transfer_share",
     "modscope.masks.overlap": "Overlap overlap",
+    "modscope.masks.pairs": "evaluate_on_pairs",
     "modscope.masks.random_groups": "RandomGroups",
     "modscope.masks.specialization": "Specialization specialization",
     "modscope.nulls.registry": "NULL_MODELS NullModel",
@@ -167,6 +169,7 @@ __all__ = [
     "clusterability",
     "compare",
     "evaluate",
+    "evaluate_on_pairs",
     "faithfulness",
     "importance",
     "io_min",
