@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from modscope.errors import StatisticsError
 from modscope.graph.unit_graph import Block, UnitGraph
-from modscope.nulls import keep_degrees, permute_edges
+from modscope.nulls import NULL_MODELS, keep_degrees, keep_unit_scale_rewired, permute_edges, shuffle_weights
 
 
 def correlations(n_units: int = 12, *, density: float = 0.5, sparse: bool = False, seed: int = 0) -> UnitGraph:
@@ -84,3 +85,55 @@ def test_a_graph_without_edges_stays_without() -> None:
     assert permute_edges(graph, 0).n_edges == keep_degrees(graph, 0).n_edges == 0
     empty = UnitGraph((), np.zeros(3, dtype=int), ("all",))
     assert permute_edges(empty, 0).n_edges == keep_degrees(empty, 0).n_edges == 0
+
+
+WITHIN_LAYERS = ["shuffle_weights", "shuffle_nonzero_weights", "keep_unit_scale", "permute_within_rows"]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("density", [0.4, 1.0])
+@pytest.mark.parametrize("name", WITHIN_LAYERS)
+def test_nulls_of_layers_draw_a_group_with_itself_as_pairs(name: str, density: float, sparse: bool) -> None:
+    graph = correlations(density=density, sparse=sparse)
+    drawn = NULL_MODELS[name](graph, 3)
+    entries = drawn.blocks[0].sizes
+    dense = entries.toarray() if sparse else entries
+    assert (np.tril(dense) == 0).all()
+    assert drawn.n_edges == graph.n_edges
+    before, after = (np.sort(g.adjacency().data) for g in (graph, drawn))
+    assert np.array_equal(before, after) != (name == "keep_unit_scale")
+    assert not np.array_equal(graph.adjacency().toarray(), drawn.adjacency().toarray())
+
+
+def test_a_symmetric_block_is_drawn_as_its_triangle_of_doubled_sizes() -> None:
+    upper = correlations().blocks[0]
+    both_ways = Block(upper.sources, upper.targets, upper.sizes + upper.sizes.T, "both")
+    graph = UnitGraph((both_ways,), np.zeros(12, dtype=int), ("all",))
+    drawn = shuffle_weights(graph, 0)
+    assert np.array_equal(np.sort(graph.adjacency().data), np.sort(drawn.adjacency().data))
+    assert drawn.adjacency().diagonal().sum() == 0
+
+
+def test_shuffled_pairs_come_to_every_pair_equally_often() -> None:
+    graph = correlations(5, density=0.3, seed=1)
+    counts = sum((shuffle_weights(graph, index).adjacency() > 0).toarray().astype(int) for index in range(1500))
+    share = graph.n_edges / 10
+    off_diagonal = counts[~np.eye(5, dtype=bool)] / 1500
+    assert np.abs(off_diagonal - share).max() < 5 * np.sqrt(share * (1 - share) / 1500)
+
+
+def test_weights_of_a_recurrent_layer_move_everywhere_but_to_the_diagonal() -> None:
+    sizes = np.random.default_rng(2).random((6, 6)).astype(np.float32)
+    np.fill_diagonal(sizes, 0)
+    units = np.arange(6)
+    graph = UnitGraph((Block(units, units, sizes, "recurrent"),), np.zeros(6, dtype=int), ("all",))
+    for name in WITHIN_LAYERS:
+        drawn = NULL_MODELS[name](graph, 0).blocks[0].sizes
+        assert (np.diag(drawn) == 0).all()
+        assert (drawn > 0).sum() == 30
+        assert not np.array_equal(drawn, sizes)
+
+
+def test_rewiring_pairs_of_one_group_is_refused_and_points_to_a_null_that_fits() -> None:
+    with pytest.raises(StatisticsError, match="keep_degrees"):
+        keep_unit_scale_rewired(correlations(), 0)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from modscope.graph.unit_graph import Block, UnitGraph
-from modscope.nulls.layers import layer_of
+from modscope.nulls.layers import block_with, layer_of
 from modscope.nulls.registry import null_model
 from modscope.nulls.unit_scale import FittedScales, posterior_scales
 
@@ -59,7 +59,7 @@ def keep_degrees(subject: Any, rng: np.random.Generator) -> Any:
         sizes = residuals[start : start + layer.n_entries]
         sizes = sizes * drawn[block.targets[layer.rows]] * drawn[block.sources[layer.columns]]
         start += layer.n_entries
-        blocks.append(_with_sizes(block, layer.positions, sizes))
+        blocks.append(block_with(block, layer, layer.positions, sizes))
     return replace(graph, blocks=tuple(blocks))
 
 
@@ -127,11 +127,11 @@ def _is_once(block: Block, positions: Int[np.ndarray, " positions"]) -> np.ndarr
     return once
 
 
-def _with_sizes(block: Block, positions: Int[np.ndarray, " edges"] | None, sizes: Float[np.ndarray, " edges"]) -> Block:
+def _with_sizes(block: Block, positions: Int[np.ndarray, " edges"], sizes: Float[np.ndarray, " edges"]) -> Block:
     shape, dtype = block.sizes.shape, block.entries.dtype
     if isinstance(block.sizes, np.ndarray):
         dense = np.zeros(shape[0] * shape[1], dtype=dtype)
-        dense[slice(None) if positions is None else positions] = sizes
+        dense[positions] = sizes
         return replace(block, sizes=dense.reshape(shape))
-    rows, columns = np.divmod(np.arange(shape[0] * shape[1]) if positions is None else positions, shape[1])
+    rows, columns = np.divmod(positions, shape[1])
     return replace(block, sizes=sp.coo_array((sizes.astype(dtype), (rows, columns)), shape=shape).tocsr())

@@ -32,6 +32,7 @@ class Layer:
     column_of: Int[np.ndarray, " positions"] | None = None
     signs: Float[np.ndarray, " entries"] | None = None  # -1, 0 (a kernel that sums to zero) or 1; None = not known
     kernel_size: int = 1
+    is_triangle: bool = False  # both sides are the same units, and a position is a pair of them, row < column
 
     @property
     def n_entries(self) -> int:
@@ -41,32 +42,43 @@ class Layer:
     @property
     def is_full(self) -> bool:
         """Is every row joined to every column?"""
-        return self.positions is None
+        return self.positions is None and self.is_grid
 
     @property
     def is_grid(self) -> bool:
         """Is there one position for each row and column?"""
-        return self.row_of is None
+        return self.row_of is None and not self.is_triangle
 
     @cached_property
     def rows(self) -> Int[np.ndarray, " entries"]:
         """Target of each entry."""
-        return _at(self.all_rows, self.positions)
+        return self.all_rows if self.positions is None else self.places_of(self.positions)[0]
 
     @cached_property
     def columns(self) -> Int[np.ndarray, " entries"]:
         """Source of each entry."""
-        return _at(self.all_columns, self.positions)
+        return self.all_columns if self.positions is None else self.places_of(self.positions)[1]
 
     @property
     def all_rows(self) -> Int[np.ndarray, " positions"]:
         """Target of each position."""
-        return np.arange(self.n_positions) // self.shape[1] if self.row_of is None else self.row_of
+        return self.places_of(np.arange(self.n_positions))[0]
 
     @property
     def all_columns(self) -> Int[np.ndarray, " positions"]:
         """Source of each position."""
-        return np.arange(self.n_positions) % self.shape[1] if self.column_of is None else self.column_of
+        return self.places_of(np.arange(self.n_positions))[1]
+
+    def places_of(
+        self, positions: Int[np.ndarray, " some"]
+    ) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " some"]]:
+        """Row and column of these positions."""
+        if self.is_triangle:
+            return _pair_of(positions)
+        if self.row_of is None or self.column_of is None:
+            rows, columns = np.divmod(positions, self.shape[1])
+            return rows, columns
+        return self.row_of[positions], self.column_of[positions]
 
     @property
     def matrix(self) -> Float[np.ndarray, "rows columns"] | sp.csr_array:
@@ -126,17 +138,70 @@ def layer_of(block: Block) -> Layer:
 
 def _entries_of_block(block: Block) -> Layer:
     n_rows, n_columns = block.sizes.shape
-    if isinstance(block.sizes, np.ndarray):
+    if isinstance(block.sizes, np.ndarray) and not np.array_equal(block.targets, block.sources):
         flat = block.sizes.reshape(-1)
         positions = None if flat.all() else np.flatnonzero(flat)
         sizes = flat if positions is None else flat[positions]
-    else:
-        entries = block.sizes.tocoo()
-        positions = entries.row.astype(np.int64) * n_columns + entries.col
+        return Layer(block.name, (n_rows, n_columns), n_rows * n_columns, sizes, positions)
+    rows, columns, sizes = _coordinates(block)
+    if np.array_equal(block.targets, block.sources):
+        return _layer_within_group(block, rows, columns, sizes)
+    positions = rows * n_columns + columns
+    order = np.argsort(positions)
+    return Layer(block.name, (n_rows, n_columns), n_rows * n_columns, sizes[order], positions[order])
+
+
+def _layer_within_group(
+    block: Block,
+    rows: Int[np.ndarray, " entries"],
+    columns: Int[np.ndarray, " entries"],
+    sizes: Float[np.ndarray, " entries"],
+) -> Layer:
+    """Entries between units of one group. No position is on the diagonal: an edge of a unit to itself does not count.
+
+    One triangle, or a symmetric matrix (whose halves add up), holds one size for each pair of units. In any other
+    matrix, as a recurrent layer's, the two sizes of a pair are two weights.
+    """
+    n_units = len(block.targets)
+    is_above = rows < columns
+    is_symmetric = not is_above.all() and is_above.any() and _is_symmetric(block)
+    if is_symmetric or is_above.all() or not is_above.any():
+        low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+        if is_symmetric:
+            low, high, sizes = low[is_above], high[is_above], 2 * sizes[is_above]
+        positions = high * (high - 1) // 2 + low
         order = np.argsort(positions)
-        order = order[entries.data[order] != 0]
-        positions, sizes = positions[order], entries.data[order]
-    return Layer(block.name, (n_rows, n_columns), n_rows * n_columns, sizes, positions)
+        n_pairs = n_units * (n_units - 1) // 2
+        at = None if len(positions) == n_pairs else positions[order]
+        return Layer(block.name, (n_units, n_units), n_pairs, sizes[order], at, is_triangle=True)
+    row_of, column_of = np.nonzero(~np.eye(n_units, dtype=bool))
+    positions = rows * (n_units - 1) + columns - (columns > rows)
+    order = np.argsort(positions)
+    at = None if len(positions) == len(row_of) else positions[order]
+    return Layer(block.name, (n_units, n_units), len(row_of), sizes[order], at, row_of, column_of)
+
+
+def _coordinates(
+    block: Block,
+) -> tuple[Int[np.ndarray, " entries"], Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
+    if isinstance(block.sizes, np.ndarray):
+        rows, columns = np.nonzero(block.sizes)
+        return rows, columns, block.sizes[rows, columns]
+    entries = block.sizes.tocoo()
+    is_there = entries.data != 0
+    return entries.row[is_there].astype(np.int64), entries.col[is_there].astype(np.int64), entries.data[is_there]
+
+
+def _is_symmetric(block: Block) -> bool:
+    difference = block.sizes - block.sizes.T
+    return not np.any(difference if isinstance(difference, np.ndarray) else difference.data)
+
+
+def _pair_of(positions: Int[np.ndarray, " some"]) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " some"]]:
+    """The two units p < q of the pair that is numbered q (q - 1) / 2 + p."""
+    high = ((1 + np.sqrt(1 + 8 * positions.astype(np.float64))) / 2).astype(np.int64)
+    high -= high * (high - 1) // 2 > positions  # the root may be rounded up to the next unit
+    return positions - high * (high - 1) // 2, high
 
 
 def _redrawn_block(block: Block, draw: LayerDraw, rng: np.random.Generator) -> Block:
@@ -145,14 +210,21 @@ def _redrawn_block(block: Block, draw: LayerDraw, rng: np.random.Generator) -> B
         return block
     redrawn = draw(layer, rng)
     positions = layer.positions if redrawn.positions is None else redrawn.positions
-    sizes = redrawn.sizes.astype(layer.sizes.dtype, copy=False)
-    if positions is None:
+    return block_with(block, layer, positions, redrawn.sizes)
+
+
+def block_with(
+    block: Block, layer: Layer, positions: Int[np.ndarray, " entries"] | None, sizes: Float[np.ndarray, " entries"]
+) -> Block:
+    """The block with entries of these sizes at these positions of its layer (None = at all)."""
+    sizes = sizes.astype(layer.sizes.dtype, copy=False)
+    if positions is None and layer.is_grid and isinstance(block.sizes, np.ndarray):
         return replace(block, sizes=sizes.reshape(layer.shape))
+    rows, columns = layer.places_of(np.arange(layer.n_positions) if positions is None else positions)
     if isinstance(block.sizes, np.ndarray):
-        dense = np.zeros(layer.n_positions, dtype=layer.sizes.dtype)
-        dense[positions] = sizes
-        return replace(block, sizes=dense.reshape(layer.shape))
-    rows, columns = np.divmod(positions, layer.shape[1])
+        dense = np.zeros(layer.shape, dtype=layer.sizes.dtype)
+        dense[rows, columns] = sizes
+        return replace(block, sizes=dense)
     return replace(block, sizes=sp.coo_array((sizes, (rows, columns)), shape=layer.shape).tocsr())
 
 
@@ -259,10 +331,6 @@ def _readable(connection: Connection) -> Float[np.ndarray, "..."]:
     if not np.isfinite(values).all():
         raise StatisticsError(f"the weights of '{connection.parameter}' are not all finite; repair them first")
     return values
-
-
-def _at(values: Int[np.ndarray, " positions"], at: Int[np.ndarray, " entries"] | None) -> Int[np.ndarray, " entries"]:
-    return values if at is None else values[at]
 
 
 def _with_axes(ids: Int[np.ndarray, "..."], n_axes: int) -> Int[np.ndarray, "..."]:

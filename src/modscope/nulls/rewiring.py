@@ -30,7 +30,8 @@ def rewired_positions(
         return None
     if not layer.is_grid:
         raise StatisticsError(
-            f"the connections of '{layer.name}' are not a grid of targets x sources; give its weight_graph instead"
+            f"the connections of '{layer.name}' are not a grid of targets x sources; give its weight_graph instead, "
+            "or keep_degrees for a graph of activations"
         )
     n_rows, n_columns = layer.shape
     rows, columns = layer.rows, layer.columns
