@@ -135,7 +135,7 @@ def print_rules(rows: list[Row], n_examples: int) -> None:
     print_header("rule", "random networks", *(f"trained, width {row.width}" for row in rows))
     share = rates(rows, 1, lambda own, others, nothing: bool(others.mean() - nothing <= OLD_SHARE * (own - nothing)))
     print_rates(f"one control, its gain at most {OLD_SHARE}", share)
-    for n in N_CONTROLS:
+    for n in (n for n in N_CONTROLS if n < len(rows[0].shuffled)):  # one of them is the subject
         test = rates(rows, n, lambda own, others, _: chance_of_one_more(others, own, n_examples) <= 0.05)
         print_rates(f"{n} controls, p <= .05", test)
 

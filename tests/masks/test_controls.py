@@ -98,6 +98,9 @@ def test_noise_on_one_module_leaves_the_other_task_alone() -> None:
     assert found.lost[1] == 0
     assert found.p_values[1] == 1 / 20
     assert found.p_values[0] > 0.5
+    assert found.to_frame()["lost"].to_list() == list(found.lost)
+    assert found.record().content["p_values"] == list(found.p_values)
+    assert "output 1 loses 0.000" in str(found)
 
 
 def test_half_masks_mask_the_two_halves_of_the_layers() -> None:

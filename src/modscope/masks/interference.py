@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,12 @@ from modscope.masks.mask import Mask
 from modscope.masks.removal import random_like
 from modscope.progress import track
 from modscope.randomness import Rng, numbered, seed_of
+from modscope.records import Record, record_of
 from modscope.tasks.task import Task, as_tasks, evaluate
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,46 @@ class Interference:
     lost_random: tuple[tuple[float, ...], ...]  # the same, per sample of random weights
     p_values: tuple[float, ...]  # that random weights hurt the task as little as the mask's weights do
 
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{task} loses {lost:.3f}, with as many random weights {np.mean(random):.3f} (p = {p:.3f})"
+            for task, lost, random, p in zip(self.tasks, self.lost, self._random_by_task, self.p_values, strict=True)
+        )
+
+    @property
+    def _random_by_task(self) -> Float[np.ndarray, "tasks samples"]:
+        return np.array(self.lost_random).T
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row per task: accuracy lost, mean and spread of the same for random weights, p."""
+        import polars as pl
+
+        random = self._random_by_task
+        columns = {"task": self.tasks, "lost": self.lost, "random_mean": random.mean(axis=1)}
+        return pl.DataFrame({**columns, "random_sd": random.std(axis=1), "p_value": self.p_values})
+
     def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values."""
         return asdict(self)
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("interference", self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Accuracy lost per task, beside every sample of random weights."""
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots()[1] if ax is None else ax
+        axes.bar(self.tasks, self.lost, width=0.5, label="noise on the mask's weights")
+        for place, samples in enumerate(self._random_by_task):
+            axes.plot([place] * len(samples), samples, "k_", label="on as many random weights" if place == 0 else None)
+        axes.set_ylabel("accuracy lost")
+        axes.legend()
+        return axes
 
 
 def interference(
