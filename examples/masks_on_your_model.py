@@ -22,7 +22,7 @@ from modscope.masks.overlap import overlap
 from modscope.tasks.task import Task
 from modscope.training.fit import fit
 
-LEARNER = MaskLearner(n_steps=40)
+LEARNER = MaskLearner(n_steps=100)
 
 
 def lstm() -> None:
@@ -82,7 +82,7 @@ def cnn() -> None:
         loss=lambda o, t: F.cross_entropy(o[is_animal[t]], t[is_animal[t]]),
         correct=lambda o, t: o.argmax(1)[is_animal[t]] == t[is_animal[t]],
     )
-    print("CNN:", MaskLearner(granularity="unit", n_steps=40)(model, animals))
+    print("CNN:", MaskLearner(granularity="unit", n_steps=100)(model, animals))
 
 
 def gpt2() -> None:
@@ -95,7 +95,7 @@ def gpt2() -> None:
     model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     batches = [{"input_ids": ids} for ids in torch.randint(50, (8, 16, 12)).unbind()]
     task = match_outputs(model, batches, batches)
-    print("GPT-2:", MaskLearner(penalty=1e-5, n_steps=20, parameters=["transformer.h.*.weight"])(model, task))
+    print("GPT-2:", MaskLearner(n_steps=100, parameters=["transformer.h.*.weight"])(model, task))
 
 
 if __name__ == "__main__":
