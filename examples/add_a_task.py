@@ -37,6 +37,6 @@ model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
 evaluation = ms.evaluate(model, task)
 print(f"{evaluation.accuracy:.0%} of {evaluation.n_examples} examples before training")
 
-mask = ms.MaskLearner(n_steps=20)(model, task, rng=0)
+mask = ms.MaskLearner(n_steps=100)(model, task, rng=0)
 with ms.applied(model, mask):
     print(f"{ms.evaluate(model, task).accuracy:.0%} with the {mask.density:.0%} of the weights that the mask keeps")
