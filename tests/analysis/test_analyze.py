@@ -49,7 +49,13 @@ def tasks() -> list[Task]:
 
 
 def quick(network: nn.Module, tasks: object, **changes: object) -> Run:
-    settings = {"partitioner": Spectral(3), "learner": MaskLearner(n_steps=20, initial_logit=2.0), "n_samples": 19, "rng": 0, **changes}
+    settings = {
+        "partitioner": Spectral(3),
+        "learner": MaskLearner(n_steps=20, initial_logit=2.0),
+        "n_samples": 19,
+        "rng": 0,
+        **changes,
+    }
     return analyze(network, torch.zeros(1, 4), tasks, **settings)
 
 
