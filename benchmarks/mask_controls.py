@@ -178,10 +178,13 @@ def draw(rows: list[Row], path: Path) -> None:
     }
     for label, (field, color) in lines.items():
         values = [getattr(row, field) for row in rows]
-        axes.errorbar(widths, [np.mean(v) for v in values], [np.std(v) for v in values], label=label, color=color)
+        axes.errorbar(
+            widths, [np.mean(v) for v in values], [np.std(v, ddof=1) for v in values], label=label, color=color
+        )
     axes.set(xscale="log", xlabel="width of the hidden layers", ylabel="accuracy, left digit", ylim=(0, 1))
     axes.set_xticks(widths, [str(width) for width in widths])
-    axes.legend(fontsize="small")
+    axes.minorticks_off()
+    figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
