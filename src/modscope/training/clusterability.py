@@ -189,17 +189,20 @@ def _gram_pairs(
     tall: Float[Tensor, "long short"], known: Float[Tensor, " short"], n_wanted: int
 ) -> tuple[Float[Tensor, " wanted"], Float[Tensor, "short wanted"]]:
     """The largest eigenpairs of tall' x tall after the first, whose vector is known."""
-    if tall.shape[1] <= LARGEST_EXACT_SIDE or tall.dtype == torch.float64:  # Lanczos works in 32 bits
+    n_short = tall.shape[1]
+    if n_short <= LARGEST_EXACT_SIDE:
         values, vectors = torch.linalg.eigh(tall.T @ tall - torch.outer(known, known))
         return values[-n_wanted:].flip(0), vectors[:, -n_wanted:].flip(1)
-    values, rows = largest_eigenpairs(
-        lambda vector: tall.T @ (tall @ vector),
+    # which start it is matters only where eigenvalues coincide
+    start = np.random.default_rng(0).standard_normal((1, n_short, n_wanted))
+    found, rows = largest_eigenpairs(
+        lambda block: tall.T @ (tall @ block),
         n_wanted,
-        locked=known[None, :],
-        rng=np.random.default_rng(0),  # a start vector; which one it is matters only where eigenvalues coincide
+        locked=known[None, :, None],
+        start=torch.as_tensor(start).to(tall),
         tolerance=LANCZOS_TOLERANCE,
     )
-    return torch.as_tensor(values).to(tall), torch.as_tensor(rows).to(tall).T
+    return torch.as_tensor(found[0]).to(tall), rows[0].to(tall)
 
 
 def _edge_slopes(
