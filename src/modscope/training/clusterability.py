@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from modscope.errors import GraphError
-from modscope.partition.lanczos import largest_eigenpairs
+from modscope.partition.lanczos import largest_eigenpairs, n_blocks
 from modscope.randomness import Rng, generator
 from modscope.training.chain import chain_of, edge_sizes, spread_over_inputs
 
@@ -190,7 +190,7 @@ def _gram_pairs(
 ) -> tuple[Float[Tensor, " wanted"], Float[Tensor, "short wanted"]]:
     """The largest eigenpairs of tall' x tall after the first, whose vector is known."""
     n_short = tall.shape[1]
-    if n_short <= LARGEST_EXACT_SIDE:
+    if n_short <= max(LARGEST_EXACT_SIDE, n_wanted * (n_blocks(n_wanted, n_wanted) + 1)):
         values, vectors = torch.linalg.eigh(tall.T @ tall - torch.outer(known, known))
         return values[-n_wanted:].flip(0), vectors[:, -n_wanted:].flip(1)
     # which start it is matters only where eigenvalues coincide
