@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,36 @@ def test_the_mask_of_a_planted_task_is_the_planted_one(estimator: str) -> None:
             assert evaluate(model, task).accuracy > 0.95
         with applied(model, ~mask):
             assert evaluate(model, task).accuracy < 0.6
+
+
+class ReadsLaterBatchesOtherwise(nn.Module):
+    """Odd batches are read by a matrix product, or as sequences, instead of by a linear layer on vectors."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.layer, self.way, self.n_otherwise = nn.Linear(6, 4), way, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) != 20:
+            return self.layer(x)
+        self.n_otherwise += 1
+        return x @ self.layer.weight.T if self.way == "product" else self.layer(x.unsqueeze(1)).squeeze(1)
+
+
+@pytest.mark.parametrize("way", ["product", "sequence"])
+@pytest.mark.parametrize("estimator", ["rao_blackwell", "local_reparameterization"])
+def test_a_weight_that_a_later_batch_reads_otherwise_is_masked_there_too(estimator: str, way: str) -> None:
+    torch.manual_seed(0)
+    model = ReadsLaterBatchesOtherwise(way)
+    with torch.no_grad():
+        model.layer.weight.zero_()[:, :4] = 3 * torch.eye(4)
+        model.layer.bias.zero_()
+    inputs = blobs(52)
+    batches = [(part, part[:, :4].argmax(1)) for part in (inputs[:32], inputs[32:])]
+    task = dataclasses.replace(toy_task(inputs), train=batches, test=batches)
+    mask = MaskLearner(n_steps=60, estimator=estimator)(model, task)
+    assert model.n_otherwise >= 30
+    assert torch.equal(mask["layer.weight"], model.layer.weight != 0)
 
 
 def test_continuous_sparsification_finds_the_planted_mask_too() -> None:

@@ -17,7 +17,15 @@ from modscope.masks.chunked_linear import Scratch
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
 from modscope.masks.group_reads import GroupSampler, UnknownRead, agree
 from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
-from modscope.masks.reads import ChunkedCopies, GaussianOutputs, Moments, SampledReads, Sampler, WeightReads
+from modscope.masks.reads import (
+    ChunkedCopies,
+    GaussianOutputs,
+    Moments,
+    ReadOtherwise,
+    SampledReads,
+    Sampler,
+    WeightReads,
+)
 from modscope.masks.sampling import Estimator, kernels_for, rao_blackwell
 from modscope.tasks.task import Task, checked_loss
 
@@ -61,7 +69,8 @@ class Objective:
 
     def locally_sampled_loss(self, logits: list[Tensor], batch: Any, estimator: Estimator) -> tuple[Tensor, int]:
         """Loss where the outputs of layers in `read_once` are sampled, and the other weights by the estimator."""
-        outputs, targets, count = self._with_sampled_reads(logits, batch, GaussianOutputs(self.generator), estimator)
+        sampler = GaussianOutputs(self.generator)
+        outputs, targets, count = self._with_sampled_reads(logits, batch, sampler, estimator, 0.0)
         return checked_loss(self.task, outputs, targets), count
 
     def outputs(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Any, Any, int]:
@@ -74,7 +83,13 @@ class Objective:
                 return self.grouped_outputs(kept, batch, self.groups.one_by_one())
         if estimator is rao_blackwell and self._shares_one_run(logits):
             sampler = ChunkedCopies(self.n_samples, self.generator, self._scratch)
-            return self._with_sampled_reads(logits, batch, sampler, estimator)
+            return self._with_sampled_reads(logits, batch, sampler, estimator, progress)
+        return self._with_copies(logits, batch, estimator, progress)
+
+    def _with_copies(
+        self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float
+    ) -> tuple[Any, Any, int]:
+        """Outputs where each chunk of the examples reads masked copies of the weights, in any way."""
         copies = self._copies(logits, self.weights, estimator, self.n_samples, progress)
         return self._run(copies, batch, nullcontext())
 
@@ -94,16 +109,22 @@ class Objective:
         )
 
     def _with_sampled_reads(
-        self, logits: list[Tensor], batch: Any, sampler: Sampler, estimator: Estimator
+        self, logits: list[Tensor], batch: Any, sampler: Sampler, estimator: Estimator, progress: float
     ) -> tuple[Any, Any, int]:
-        """Outputs where reads of weights in `read_once` are sampled, and the other weights by the estimator."""
+        """Outputs where reads of weights in `read_once` are sampled, and the other weights by the estimator.
+
+        A batch on which the model reads one of these otherwise than on the first runs on masked copies.
+        """
         sampled_weights = {name: weight for name, weight in self.weights.items() if name not in self.read_once}
         by_name = self.layout.spread(logits)
         stand_ins = {name: weight.detach() for name, weight in self.weights.items() if name in self.read_once}
         moments = {id(weight): Moments(weight, by_name[name]) for name, weight in stand_ins.items()}
         n_copies = self.n_samples if sampled_weights else 1
-        copies = self._copies(logits, sampled_weights, estimator, n_copies, 0.0)
-        return self._run([{**stand_ins, **copy} for copy in copies], batch, SampledReads(moments, sampler))
+        copies = self._copies(logits, sampled_weights, estimator, n_copies, progress)
+        try:
+            return self._run([{**stand_ins, **copy} for copy in copies], batch, SampledReads(moments, sampler))
+        except ReadOtherwise:
+            return self._with_copies(logits, batch, estimator, progress)
 
     def grouped_outputs(self, kept: tuple[Tensor, ...], batch: Any, groups: GroupSampler) -> tuple[Any, Any, int]:
         """The same as `outputs`, given by how much each sample keeps each group."""

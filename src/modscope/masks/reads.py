@@ -23,6 +23,15 @@ from modscope.errors import MaskError
 from modscope.masks.chunked_linear import Scratch, chunked_linear
 from modscope.masks.sampling import flat, kernels_for, rao_blackwell
 
+_OTHERWISE = (
+    "the model reads a weight in another way than on the first batch, so its outputs cannot be sampled; "
+    'use MaskLearner(estimator="straight_through")'
+)
+
+
+class ReadOtherwise(MaskError):
+    """A weight is read in another way than on the first batch, so that its reads cannot be sampled."""
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -46,14 +55,15 @@ class WeightReads(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") != "__get__":  # a shape or a dtype is no read
+        result = func(*args, **kwargs)
+        if not _only_looks(func, result):
             of_vectors = _read_by_vectors(func, args, kwargs, self.n_examples)
             for tensor in _tensors((args, kwargs)):
                 name = self.name_of.get(id(tensor))
                 if name is not None:
                     is_linear = any(tensor is read for read in of_vectors)
                     (self.n_linear if is_linear else self.n_other)[name] += 1
-        return func(*args, **kwargs)
+        return result
 
     @property
     def once_per_example(self) -> frozenset[str]:
@@ -131,16 +141,15 @@ class SampledReads(TorchFunctionMode):
             inputs, weight, bias = _linear_arguments(*args, **kwargs)
             if id(weight) in self.moments or id(bias) in self.moments:
                 return self._sampled(inputs, weight, bias)
-        elif getattr(func, "__name__", "") != "__get__":
-            for tensor in _tensors((args, kwargs)):
-                if id(tensor) in self.moments:
-                    raise MaskError(
-                        "the model reads a weight in another way than on the first batch, so its outputs cannot be "
-                        'sampled; use MaskLearner(estimator="straight_through")'
-                    )
-        return func(*args, **kwargs)
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if not _only_looks(func, result) and any(id(tensor) in self.moments for tensor in _tensors((args, kwargs))):
+            raise ReadOtherwise(_OTHERWISE)
+        return result
 
     def _sampled(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if inputs.ndim != 2:  # one example reads the weight several times
+            raise ReadOtherwise(_OTHERWISE)
         found = self.moments.get(id(weight))
         outputs = F.linear(inputs, weight) if found is None else self.sampler.products(inputs, found)
         if bias is None:
@@ -195,6 +204,11 @@ def _gradient_of_logits(weight: Tensor, logits: Tensor, by_mean: Tensor, by_vari
     probability = torch.sigmoid(logits).to(by_mean.dtype)
     by_mean.addcmul_(weight * (1 - 2 * probability), by_variance)
     return by_mean.mul_(weight * probability * (1 - probability)).to(torch.float32)
+
+
+def _only_looks(func: Any, result: Any) -> bool:
+    """Whether this asks for a shape or a dtype; a transpose is an attribute too, but a read."""
+    return getattr(func, "__name__", "") == "__get__" and not isinstance(result, Tensor)
 
 
 def _read_by_vectors(
