@@ -135,3 +135,20 @@ def test_the_record_holds_no_nan() -> None:
     import json
 
     json.dumps(overlap(MaskSet({"a": mask_of([]), "b": mask_of([])})).to_dict(), allow_nan=False)
+
+
+def half_shared_w(n_large: int) -> float:
+    """w of masks of 32 weights with 16 in common, where `n_large` weights are as large as theirs; seeds agree."""
+    strata = [2] * n_large + [1] * (2000 - n_large)
+    first, second = (mask_of(list(range(start, start + 32)), 2000, strata) for start in (0, 16))
+    w = overlap(MaskSet({"a": [first, first], "b": [second, second]}), n_unit_samples=0).rows[-1].w
+    assert w is not None
+    return w
+
+
+def test_half_shared_masks_lie_below_chance_if_they_are_all_the_large_weights_and_between_if_not() -> None:
+    for n_large in (48, 96, 1000):
+        common = 32 * 32 / n_large
+        chance = common / (64 - common)
+        assert half_shared_w(n_large) == pytest.approx((1 / 3 - chance) / (1 - chance))
+    assert half_shared_w(48) < 0 < half_shared_w(96) < half_shared_w(1000) < 1 / 3

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-_REACH = 12  # standard deviations; what lies farther out has less than 1e-30 of the probability
+_REACH = 12  # standard deviations; what lies farther out has next to none of the probability
+_LEAST_P = 1e-20  # no p below it is given: what is cut off farther out could be as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,18 @@ class RandomIntersection:
         """The smallest numbers that at least these shares of random sets do not exceed."""
         places = np.searchsorted(np.cumsum(self.probabilities), shares)
         return tuple(self.least + min(int(place), len(self.probabilities) - 1) for place in places)
+
+    def at_least(self, number: int) -> float:
+        """The probability that random sets share this many or more; what is below 1e-20 is given as that."""
+        return self._p(self.probabilities[max(number - self.least, 0) :])
+
+    def at_most(self, number: int) -> float:
+        """The probability that random sets share this many or fewer; what is below 1e-20 is given as that."""
+        return self._p(self.probabilities[: max(number - self.least + 1, 0)])
+
+    @staticmethod
+    def _p(tail: Float[np.ndarray, " _outcomes"]) -> float:
+        return min(max(float(tail.sum()), _LEAST_P), 1.0)
 
     def _numbers(self) -> Float[np.ndarray, " outcomes"]:
         return self.least + np.arange(len(self.probabilities), dtype=np.float64)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from modscope.masks.chance import random_intersection
 from modscope.masks.mask import Mask
 
 
@@ -108,18 +109,15 @@ def exact_p(compared: Compared, first: int, second: int) -> tuple[float, float, 
     The probabilities that they do so at least, and at most, as much as two of the masks do; and the intersections
     that 2.5 % of them fall below, and 2.5 % above.
     """
-    offset, mass = 0, np.ones(1)
-    for counts, sizes in compared.counts:
-        for n_a, n_b, size in zip(counts[first], counts[second], sizes, strict=True):
-            low, probabilities = _hypergeometric(int(size), int(n_a), int(n_b))
-            offset += low
-            mass = np.convolve(mass, probabilities)
-    observed = int(compared.intersection[first, second]) - offset
-    total = mass.sum()
-    at_least = float(mass[max(observed, 0) :].sum() / total) if observed < len(mass) else 0.0
-    at_most = float(mass[: max(observed + 1, 0)].sum() / total)
-    low, high = np.searchsorted(np.cumsum(mass) / total, [0.025, 0.975])
-    return min(at_least, 1.0), min(at_most, 1.0), offset + int(low), offset + min(int(high), len(mass) - 1)
+    cells = [
+        (int(size), int(n_a), int(n_b))
+        for counts, sizes in compared.counts
+        for n_a, n_b, size in zip(counts[first], counts[second], sizes, strict=True)
+    ]
+    random = random_intersection(cells)
+    observed = int(compared.intersection[first, second])
+    low, high = random.quantiles(0.025, 0.975)
+    return random.at_least(observed), random.at_most(observed), low, high
 
 
 def _flat_strata(masks: Sequence[Mask], name: str) -> Int[np.ndarray, " weights"]:
@@ -137,15 +135,3 @@ def _largest(mask: Mask, name: str, eligible: np.ndarray, n_kept: int, rng: np.r
             candidates = candidates[np.argsort(-logits, kind="stable")]
     chosen[candidates[:n_kept]] = True
     return chosen
-
-
-def _hypergeometric(size: int, n_a: int, n_b: int) -> tuple[int, Float[np.ndarray, " outcomes"]]:
-    """The smallest likely intersection of random sets of n_a and n_b among `size`, and the probabilities from there."""
-    from scipy.stats import hypergeom
-
-    mean = n_a * n_b / size
-    deviation = np.sqrt(max(mean * (1 - n_a / size) * (size - n_b) / max(size - 1, 1), 0))
-    reach = 40 * deviation + 40  # what lies farther out is below the smallest float
-    low = max(0, n_a + n_b - size, int(mean - reach))
-    high = min(n_a, n_b, int(mean + reach))
-    return low, np.asarray(hypergeom.pmf(np.arange(low, high + 1), size, n_a, n_b))
