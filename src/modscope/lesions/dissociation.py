@@ -16,7 +16,7 @@ NULL_NAME = "random partitions with the same sub-cluster sizes"
 
 
 @dataclass(frozen=True, eq=False)
-class Dissociation:
+class DissociatedClusters:
     """Two tasks and the two clusters that tell them apart best.
 
     The statistic is the smaller of the two preferences: how much more the first task loses with the first cluster than
@@ -34,7 +34,7 @@ class Dissociation:
 
 def dissociations(
     drops: Float[np.ndarray, "partitions clusters tasks"], clusters: Sequence[int], tasks: Sequence[str]
-) -> tuple[Dissociation, ...]:
+) -> tuple[DissociatedClusters, ...]:
     """One for each pair of tasks.
 
     Args:
@@ -49,5 +49,5 @@ def dissociations(
         best = np.minimum(preference.max(axis=1), -preference.min(axis=1))
         pair = clusters[preference[0].argmax()], clusters[preference[0].argmin()]
         comparison = Comparison(float(best[0]), best[1:], "greater", NULL_NAME, looks=(len(best) - 1,))
-        found.append(Dissociation((tasks[a], tasks[b]), pair, comparison))
+        found.append(DissociatedClusters((tasks[a], tasks[b]), pair, comparison))
     return tuple(found)

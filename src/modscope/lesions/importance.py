@@ -14,7 +14,7 @@ from torch import nn
 
 from modscope.errors import LesionError
 from modscope.lesions.controls import N_FIRST, H, Part, at_least, control_drops, parts_of
-from modscope.lesions.dissociation import Dissociation, dissociations
+from modscope.lesions.dissociation import DissociatedClusters, dissociations
 from modscope.lesions.engine import LesionEngine, Metric
 from modscope.lesions.values import Value
 from modscope.partition.partition import Partition
@@ -115,7 +115,7 @@ class Importance:
         return fisher(p_values, n_samples=self.n_samples) if len(p_values) else None
 
     @cached_property
-    def dissociations(self) -> tuple[Dissociation, ...]:
+    def dissociations(self) -> tuple[DissociatedClusters, ...]:
         """For each pair of tasks: do two clusters exist, each of which one task needs and the other does not?"""
         rows = np.flatnonzero(~self._is_sub_cluster)
         clusters = [self.parts[i].cluster for i in rows]
