@@ -45,6 +45,18 @@ class Layout(Protocol):
         """New logits, all of one value."""
         ...
 
+    def masked(
+        self,
+        logits: list[Tensor],
+        weights: Mapping[str, Tensor],
+        estimator: Estimator,
+        n_copies: int,
+        generator: torch.Generator,
+        progress: float,
+    ) -> list[dict[str, Tensor]]:
+        """Masked copies of the weights that `weights` holds, each by parameter name."""
+        ...
+
     def spread(self, logits: list[Tensor]) -> dict[str, Tensor]:
         """The logit of every weight: a weight that several logits decide about has the smallest of them."""
         ...
@@ -105,6 +117,19 @@ class LogitPerGroup:
     def initial(self, logit: float, device: torch.device) -> list[Tensor]:
         """New logits: one vector."""
         return [torch.full((self.n_groups,), logit, device=device)]
+
+    def masked(
+        self,
+        logits: list[Tensor],
+        weights: Mapping[str, Tensor],
+        estimator: Estimator,
+        n_copies: int,
+        generator: torch.Generator,
+        progress: float,
+    ) -> list[dict[str, Tensor]]:
+        """Masked copies of the weights, where a weight is read in a way that only a copy can mask."""
+        groups = self.kept(logits, estimator, n_copies, generator, progress)
+        return [{name: self.masked_weight(name, weight, kept) for name, weight in weights.items()} for kept in groups]
 
     def kept(
         self, logits: list[Tensor], estimator: Estimator, n_copies: int, generator: torch.Generator, progress: float

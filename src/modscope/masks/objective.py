@@ -90,14 +90,8 @@ class Objective:
         self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float
     ) -> tuple[Any, Any, int]:
         """Outputs where each chunk of the examples reads masked copies of the weights, in any way."""
-        copies = self._copies(logits, self.weights, estimator, self.n_samples, progress)
+        copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
         return self._run(copies, batch, nullcontext())
-
-    def _copies(
-        self, logits: list[Tensor], weights: Mapping[str, Tensor], estimator: Estimator, n_copies: int, progress: float
-    ) -> list[dict[str, Tensor]]:
-        assert isinstance(self.layout, LogitPerWeight)  # groups mask what layers read and write
-        return self.layout.masked(logits, weights, estimator, n_copies, self.generator, progress)
 
     def _shares_one_run(self, logits: list[Tensor]) -> bool:
         """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
@@ -120,7 +114,7 @@ class Objective:
         stand_ins = {name: weight.detach() for name, weight in self.weights.items() if name in self.read_once}
         moments = {id(weight): Moments(weight, by_name[name]) for name, weight in stand_ins.items()}
         n_copies = self.n_samples if sampled_weights else 1
-        copies = self._copies(logits, sampled_weights, estimator, n_copies, progress)
+        copies = self.layout.masked(logits, sampled_weights, estimator, n_copies, self.generator, progress)
         try:
             return self._run([{**stand_ins, **copy} for copy in copies], batch, SampledReads(moments, sampler))
         except ReadOtherwise:
