@@ -92,7 +92,7 @@ class MaskControls:
 
 
 def mask_controls(
-    model: nn.Module, mask: Mask, task: Task, *, learner: Learner | None = None, n_networks: int = 3, rng: Rng = 0
+    model: nn.Module, mask: Mask, task: Task, *, learner: Learner | None = None, n_networks: int = 6, rng: Rng = 0
 ) -> MaskControls:
     """Whether a mask found what the network learned: it must do better than on random weights, and be needed.
 
