@@ -118,7 +118,7 @@ def test_the_picture_of_the_house_shows_every_room():
     rooms = [f"{path.name}/" for path in source.iterdir() if list(path.glob("*.py"))]
     files = [path.name for path in source.glob("[!_]*.py")]
     assert [room for room in [*rooms, *files] if f"`{room}`" not in picture] == []
-    shown = re.findall(r"`(\w+(?:\.py|/))`", picture.partition("## The rooms")[2].partition("`tests/`")[0])
+    shown = re.findall(r"`((?:wiring/)?\w+(?:\.py|/))`", picture.partition("## The rooms")[2].partition("`tests/`")[0])
     assert [room for room in shown if not (source / room).exists()] == []
 
 
