@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import nn
 
 from modscope.calling import check_model
@@ -40,12 +40,13 @@ class MaskControls:
     mask_accuracy: float
     ablated_accuracy: float  # all weights but the mask's
     random_whole_accuracy: float  # the same architecture with shuffled weights, mean
-    random_mask_accuracy: float  # masks of the same size, learned on that, mean
+    random_mask_accuracy: float  # masks of the same size, learned on that, mean without failures
     density: float
     random_density: float
     passes: bool
     reason: str  # why it fails
     random_mask_accuracies: tuple[float, ...] = ()  # one per shuffled network
+    n_failed: int = 0  # of these, learnings that failed and are left out of p_built
     p_built: float | None = None  # chance that one more mask on random weights does as well; None with one network
     built_share: float | None = None  # of the mask's gain over a random network, what masks on random weights gain
 
@@ -100,6 +101,9 @@ def mask_controls(
     well (Student's t of a new draw, p > .05), masking may have built the function instead of finding it. And without
     the mask's weights the network must lose more than half of its accuracy above that of the random networks.
 
+    Learning on shuffled weights fails now and then. Such a failure says nothing about what random weights offer, but
+    would widen the spread so much that nothing could be told from chance: see `succeeded`.
+
     Args:
         model: The trained network.
         mask: The mask of the task.
@@ -122,13 +126,15 @@ def mask_controls(
     seed, made = seed_of(rng), _of_size(learner or MaskLearner(), mask)
     jobs = track(range(n_networks), f"masks on random weights, {task.name}")
     random = np.array([_on_random_weights(model, task, made, seed, index) for index in jobs])
-    nothing, built, density = random.mean(axis=0).tolist()
+    nothing, density = float(random[:, 0].mean()), float(random[:, 2].mean())
+    usable = random[succeeded(random[:, 1], nothing), 1]
+    built, gain = float(usable.mean()), of_mask.accuracy - nothing
     whole, ablated = evaluate(model, task).accuracy, float(accuracy_without(model, mask, [task])[0])
-    p_built = chance_of_one_more(random[:, 1], of_mask.accuracy, of_mask.n_examples) if n_networks > 1 else None
-    gain = of_mask.accuracy - nothing
     found = MaskControls(
         task.name, whole, of_mask.accuracy, ablated, nothing, built, mask.density, density, True, "",
-        tuple(random[:, 1].tolist()), p_built, (built - nothing) / gain if gain > 0 else None,
+        tuple(random[:, 1].tolist()), n_networks - len(usable),
+        chance_of_one_more(usable, of_mask.accuracy, of_mask.n_examples) if n_networks > 1 else None,
+        (built - nothing) / gain if gain > 0 else None,
     )  # fmt: skip
     reason = "the mask is empty" if mask.n_kept == 0 else _failure(found)
     return replace(found, passes=not reason, reason=reason)
@@ -144,6 +150,21 @@ def with_random_weights(model: nn.Module, *, rng: Rng) -> nn.Module:
                 order = torch.from_numpy(rng.permutation(parameter.numel())).to(parameter.device)
                 parameter.copy_(parameter.reshape(-1)[order].view(parameter.shape))
     return shuffled
+
+
+def succeeded(accuracies: Float[np.ndarray, " networks"], nothing: float) -> Bool[np.ndarray, " networks"]:
+    """Which masks on random weights were learned at all.
+
+    One that gains less than two thirds of what the median gains has failed; at most the lowest third is called so, as
+    what befalls more is the rule. The test stays honest: a mask in question that failed as badly is never called found,
+    and one that did not is compared with its like.
+
+    >>> succeeded(np.array([0.7, 0.12, 0.75, 0.72]), nothing=0.1).tolist()
+    [True, False, True, True]
+    """
+    kept = accuracies - nothing >= (np.median(accuracies) - nothing) * 2 / 3
+    kept[np.argsort(accuracies, kind="stable")[len(accuracies) // 3 :]] = True
+    return np.asarray(kept)
 
 
 def chance_of_one_more(accuracies: Float[np.ndarray, " networks"], observed: float, n_examples: int) -> float:
@@ -162,13 +183,15 @@ def chance_of_one_more(accuracies: Float[np.ndarray, " networks"], observed: flo
 
 def _of_size(learner: Learner, mask: Mask) -> Learner:
     """The learner, made to keep as many weights as the mask does."""
-    if isinstance(learner, MaskLearner) and mask.n_kept:
+    if mask.n_kept == 0:
+        return lambda *_, **__: mask  # of this size there is no other
+    if isinstance(learner, MaskLearner):
         # To cut a smaller mask up to this size would be no control: what it adds nobody has learned.
         return replace(learner, density=mask.density)
 
     def cut(model: nn.Module, task: Task, **options: Any) -> Mask:
         learned = learner(model, task, **options)
-        return learned.at_density(mask.density) if learned.logits is not None and mask.n_kept else learned
+        return learned.at_density(mask.density) if learned.logits is not None else learned
 
     return cut
 
