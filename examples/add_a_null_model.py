@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import modscope as ms
-from modscope.nulls.layers import Layer, Redrawn, redraw_layers
+from modscope.nulls.layers import Layer, Redrawn
+from modscope.nulls.redrawing import redraw_layers
 from modscope.nulls.registry import null_model
 
 

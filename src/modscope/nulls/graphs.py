@@ -7,13 +7,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from modscope.graph.unit_graph import Block, UnitGraph
-from modscope.nulls.layers import block_with, layer_of
+from modscope.nulls.blocks import block_at, block_with, layer_of
 from modscope.nulls.registry import null_model
-from modscope.nulls.unit_scale import FittedScales, posterior_scales
+from modscope.nulls.scale_posterior import FittedScales, ScalePosterior, posterior_scales
 
 N_ITERATIONS = 200
 CONVERGED = 1e-5
@@ -63,10 +62,10 @@ def keep_degrees(subject: Any, rng: np.random.Generator) -> Any:
     return replace(graph, blocks=tuple(blocks))
 
 
-_fit_of_graph: WeakKeyDictionary[UnitGraph, tuple[FittedScales, Float[np.ndarray, " edges"]]] = WeakKeyDictionary()
+_fit_of_graph: WeakKeyDictionary[UnitGraph, tuple[ScalePosterior, Float[np.ndarray, " edges"]]] = WeakKeyDictionary()
 
 
-def _fitted(graph: UnitGraph) -> tuple[FittedScales, Float[np.ndarray, " edges"]]:
+def _fitted(graph: UnitGraph) -> tuple[ScalePosterior, Float[np.ndarray, " edges"]]:
     """One scale per unit such that w_uv / (a_u a_v) has mean 1 over each unit's edges; and these residuals."""
     if graph in _fit_of_graph:
         return _fit_of_graph[graph]
@@ -87,7 +86,7 @@ def _fitted(graph: UnitGraph) -> tuple[FittedScales, Float[np.ndarray, " edges"]
     residuals = sizes / (scales[targets] * scales[sources])
     n_free = max(len(sizes) - int((counts > 0).sum()), 1)
     cv_squared = float(residuals.var() / residuals.mean() ** 2) * len(sizes) / n_free
-    fitted = posterior_scales(np.log(scales), cv_squared / np.maximum(counts, 1), counts > 0)
+    fitted = posterior_scales(FittedScales(np.log(scales), cv_squared / np.maximum(counts, 1), counts > 0))
     _fit_of_graph[graph] = fitted, residuals
     return _fit_of_graph[graph]
 
@@ -100,8 +99,8 @@ def _n_pairs(block: Block) -> int:
 
 def _filled(block: Block, sizes: Float[np.ndarray, " edges"], rng: np.random.Generator) -> Block:
     """The block with these edges at random positions."""
-    positions = _random_pairs(block, len(sizes), rng)
-    return _with_sizes(block, positions, sizes)
+    rows, columns = np.divmod(_random_pairs(block, len(sizes), rng), block.sizes.shape[1])
+    return block_at(block, rows, columns, sizes)
 
 
 def _random_pairs(block: Block, n_pairs: int, rng: np.random.Generator) -> Int[np.ndarray, " edges"]:
@@ -125,13 +124,3 @@ def _is_once(block: Block, positions: Int[np.ndarray, " positions"]) -> np.ndarr
     is_both_ways = np.isin(block.targets, block.sources)[rows] & np.isin(block.sources, block.targets)[columns]
     once: np.ndarray = ~is_both_ways | (target < source)
     return once
-
-
-def _with_sizes(block: Block, positions: Int[np.ndarray, " edges"], sizes: Float[np.ndarray, " edges"]) -> Block:
-    shape, dtype = block.sizes.shape, block.entries.dtype
-    if isinstance(block.sizes, np.ndarray):
-        dense = np.zeros(shape[0] * shape[1], dtype=dtype)
-        dense[positions] = sizes
-        return replace(block, sizes=dense.reshape(shape))
-    rows, columns = np.divmod(positions, shape[1])
-    return replace(block, sizes=sp.coo_array((sizes.astype(dtype), (rows, columns)), shape=shape).tocsr())

@@ -10,8 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from modscope.errors import StatisticsError
-from modscope.nulls.layers import Layer, Redrawn, redraw_layers, replace_weights, stored_kernels
+from modscope.nulls.kernels import stored_kernels
+from modscope.nulls.layers import Layer, Redrawn
 from modscope.nulls.order import random_order
+from modscope.nulls.redrawing import redraw_layers, replace_weights
 from modscope.nulls.registry import null_model
 from modscope.nulls.rewiring import rewired_positions
 from modscope.nulls.unit_scale import scaled_anew
