@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from modscope.calling import arguments, device_of, moved, split_batch
 from modscope.masks.sampling import kept_samples
-from modscope.tasks.task import Task, checked_loss
+from modscope.masks.task_gradients import task_gradients
+from modscope.tasks.task import Task
 
 N_DECILES = 10
 _INITIAL_LOGIT = 2.0
@@ -38,17 +37,10 @@ def weight_strata(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -
 def _felt_weights(model: nn.Module, task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     felt = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(0)  # fixed: the strata belong to the task, not to a run
-    frozen = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
     for batch in itertools.islice(task.batches("train"), _N_BATCHES):
-        inputs, targets = split_batch(model, batch)
-        tracked = {name: _thinned(weight, generator).requires_grad_() for name, weight in weights.items()}
-        positional, keywords = arguments(model, inputs)
-        outputs = functional_call(model, {**frozen, **tracked}, positional, keywords)
-        loss = checked_loss(task, outputs, moved(targets, device_of(model)))
-        gradients = torch.autograd.grad(loss, list(tracked.values()), allow_unused=True)
-        for name, gradient in zip(tracked, gradients, strict=True):
-            if gradient is not None:
-                felt[name] |= gradient != 0
+        thinned = {name: _thinned(weight, generator) for name, weight in weights.items()}
+        for name, gradient in task_gradients(model, task, batch, thinned).items():
+            felt[name] |= gradient != 0
     return felt
 
 
