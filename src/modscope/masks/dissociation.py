@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,12 @@ from modscope.masks.compared import common_strata
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.removal import accuracy_without, random_like
 from modscope.progress import track
+from modscope.records import Record, plain, record_of
 from modscope.tasks.task import Task, evaluate
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,51 @@ class Dissociation:
     def floor(self) -> float:
         """The smallest p that this many samples can give."""
         return 1 / (len(self.null_samples) + 1)
+
+    def __str__(self) -> str:
+        return (
+            f"without the mask of {self.first}, {self.first} loses {self.own_loss[0]:.2f} and {self.second} "
+            f"{self.other_loss[0]:.2f}; without that of {self.second}, {self.own_loss[1]:.2f} and "
+            f"{self.other_loss[1]:.2f} (p = {self.p_value:.3f}, {len(self.null_samples)} random removals)"
+        )
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row per removed mask: accuracy lost on its own and on the other task, all of it and its own part only."""
+        import polars as pl
+
+        return pl.DataFrame(
+            {
+                "removed": (self.first, self.second),
+                "own_loss": self.own_loss,
+                "other_loss": self.other_loss,
+                "exclusive_own_loss": self.exclusive_own_loss,
+                "exclusive_other_loss": self.exclusive_other_loss,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number as plain JSON values."""
+        return {**plain(self), "floor": self.floor}
+
+    def record(self) -> Record:
+        """The same numbers as a `Record`, which can be saved and read again."""
+        return record_of("dissociation", self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The smaller of the two differences (own loss - other's loss), among those of random removals."""
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots()[1] if ax is None else ax
+        axes.hist(self.null_samples, bins=20, color="0.7", label="as many random weights removed")
+        axes.axvline(self.observed, color="C0", linewidth=2, label=f"the masks (p = {self.p_value:.3f})")
+        axes.set_xlabel("accuracy lost: own task - other task, smaller of the two")
+        axes.set_ylabel("samples")
+        axes.set_title(f"{self.first} / {self.second}", fontsize=10)
+        axes.legend()
+        return axes
 
 
 def dissociation(

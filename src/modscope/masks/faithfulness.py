@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modscope.errors import MaskError
 from modscope.masks.applied import applied
@@ -61,6 +61,14 @@ class Faithfulness:
                 break
             enough = point.density
         return enough
+
+    def __str__(self) -> str:
+        enough = self.density_for()
+        least = "no cut of the mask reaches" if enough is None else f"cut down to {enough:.1%} it still has"
+        return (
+            f"accuracy on {self.task}: whole {self.whole_accuracy:.2f}, with the mask's {self.learned.density:.1%} of "
+            f"the weights {self.learned.accuracy:.2f}; {least} 95 % of the whole network's"
+        )
 
     def to_frame(self) -> pl.DataFrame:
         """One row per threshold."""
@@ -130,7 +138,8 @@ def faithfulness(
     """
     if mask.logits is None:
         raise MaskError("only a learned mask has logits to cut; masks made by hand or by & | ~ - have none")
-    cuts = [_threshold(mask, density) for density in densities] if thresholds is None else list(thresholds)
+    logits = torch.cat([mask.logits[name].reshape(-1) for name in mask.names])
+    cuts = [_threshold(logits, density) for density in densities] if thresholds is None else list(thresholds)
     if np.isnan(cuts).any():
         raise MaskError(f"thresholds must be numbers, got {cuts}")
     rng = generator(rng)
@@ -142,16 +151,14 @@ def faithfulness(
     return Faithfulness(task.name, evaluate(model, task).accuracy, points, learned)
 
 
-def _threshold(mask: Mask, density: float) -> float:
-    """The lowest threshold that keeps at most this share of the entries."""
+def _threshold(logits: Tensor, density: float) -> float:
+    """The lowest threshold that keeps at most this share of the logits."""
     if not 0 <= density <= 1:
         raise MaskError(f"a density lies in [0, 1], got {density}")
-    assert mask.logits is not None
-    flat = torch.cat([mask.logits[name].reshape(-1) for name in mask.names])
-    n_kept = round(density * len(flat))
-    if n_kept == len(flat):
+    n_kept = round(density * len(logits))
+    if n_kept == len(logits):
         return -float("inf")
-    return float(flat.sort(descending=True).values[n_kept])
+    return float(logits.sort(descending=True).values[n_kept])
 
 
 def _point(

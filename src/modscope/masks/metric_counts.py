@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from modscope.masks.chance import random_intersection
 from modscope.masks.mask import Mask
@@ -79,18 +80,21 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def counts_of(pair: tuple[Mask, Mask], names: Sequence[str], involved: Sequence[Mask] | None) -> dict[str, Counts]:
+def counts_of(
+    pair: tuple[Mask, Mask], names: Sequence[str], strata: Sequence[Mapping[str, Tensor]] = ()
+) -> dict[str, Counts]:
     """The counts of a pair of masks by parameter name.
 
     Args:
         pair: Two masks of the same parameters.
         names: The parameters.
-        involved: Masks whose strata the cells are made of; None: a tensor is one cell.
+        strata: Of the masks that are compared: weights of one cell are in one stratum of each. Without any, a tensor
+            is one cell.
     """
     counts = {}
     for name in names:
         first, second = (mask.kept[name].cpu().reshape(-1).numpy() for mask in pair)
-        cell = np.zeros(len(first), dtype=np.int64) if involved is None else _cells(involved, name)
+        cell = _cells([each[name] for each in strata], len(first))
         n_cells = int(cell.max(initial=0)) + 1
         sizes, of_first, of_second = (
             np.bincount(chosen, minlength=n_cells) for chosen in (cell, cell[first], cell[second])
@@ -100,11 +104,10 @@ def counts_of(pair: tuple[Mask, Mask], names: Sequence[str], involved: Sequence[
     return counts
 
 
-def _cells(masks: Sequence[Mask], name: str) -> Int[np.ndarray, " weights"]:
+def _cells(strata: Sequence[Tensor], n_weights: int) -> Int[np.ndarray, " weights"]:
     """Weights in one cell are of one decile of size, and felt by the same tasks."""
-    cell = np.zeros(masks[0].kept[name].numel(), dtype=np.int64)
-    for mask in masks:
-        assert mask.strata is not None
-        stratum = mask.strata[name].cpu().reshape(-1).numpy().astype(np.int64)
+    cell = np.zeros(n_weights, dtype=np.int64)
+    for each in strata:
+        stratum = each.cpu().reshape(-1).numpy().astype(np.int64)
         cell = np.unique(cell * (stratum.max(initial=0) + 1) + stratum, return_inverse=True)[1]
     return cell

@@ -53,6 +53,12 @@ class MetricRow:
     n_seeds: int
     reason: str
 
+    def __str__(self) -> str:
+        numbers = (("by chance", self.chance), ("two runs of one task", self.ceiling))
+        beside = ", ".join(f"{name} {number:.2f}" for name, number in numbers if number is not None)
+        value = f"undefined ({self.reason})" if self.value is None else f"{self.value:.2f} ({beside})"
+        return f"{self.metric} of {self.first} and {self.second} {value}"
+
 
 @dataclass(frozen=True)
 class MetricTable:
@@ -73,6 +79,9 @@ class MetricTable:
                 return row
         known = sorted({(row.metric, row.first, row.second) for row in self.rows})
         raise MaskError(f"no {metric} of {first} and {second} in '{part}'; there are {known}")
+
+    def __str__(self) -> str:
+        return "; ".join(str(row) for row in self.rows if row.level == ALL)
 
     def to_frame(self) -> pl.DataFrame:
         """One row per number."""
@@ -145,7 +154,8 @@ def mask_metrics(mask_set: MaskSet, *, control: str | None = None, metrics: Sequ
             raise MaskError("'remaining' is a share of the control mask; say which masks are the control's")
     if len(tasks) < 2 and set(metrics) - {"remaining"}:
         raise MaskError(f"metrics need masks of at least two tasks, got {', '.join(tasks) or 'none'}")
-    contests = [each for metric in metrics for each in _contests(metric, mask_set, tasks, control)]
+    controls = [] if control is None else [control]
+    contests = [each for metric in metrics for each in _contests(metric, mask_set, tasks, controls)]
     rows = (row for contest in track(contests, "metrics of masks") for row in _rows_of(contest))
     return MetricTable(tuple(rows))
 
@@ -162,7 +172,7 @@ class _Contest:
     twins: tuple[tuple[tuple[Mask, Mask], ...], ...]  # for the ceiling, per task: pairs of seeds
 
 
-def _contests(metric: str, masks: MaskSet, tasks: Sequence[str], control: str | None) -> list[_Contest]:
+def _contests(metric: str, masks: MaskSet, tasks: Sequence[str], controls: Sequence[str]) -> list[_Contest]:
     if metric in _PAIRWISE:
         pairs = itertools.combinations(tasks, 2)
         return [_contest(metric, masks, a, [b], b, twins_of=(a, b)) for a, b in pairs]
@@ -170,8 +180,7 @@ def _contests(metric: str, masks: MaskSet, tasks: Sequence[str], control: str | 
         return [_contest(metric, masks, a, [b for b in tasks if b != a], "others", twins_of=(a,)) for a in tasks]
     if metric == "transfer_share":
         return [_contest(metric, masks, a, tasks[:i], "earlier", twins_of=(a,)) for i, a in enumerate(tasks) if i]
-    assert control is not None
-    return [_contest(metric, masks, task, [control], "control", twins_of=(control,)) for task in tasks]
+    return [_contest(metric, masks, task, controls, "control", twins_of=controls) for task in tasks]
 
 
 def _contest(
@@ -191,12 +200,13 @@ def _contest(
 
 def _rows_of(contest: _Contest) -> list[MetricRow]:
     names = contest.pairs[0][0].names
-    plain_cells = [counts_of(pair, names, None) for pair in contest.pairs]
+    plain_cells = [counts_of(pair, names) for pair in contest.pairs]
     matched = [
-        counts_of(pair, names, involved) if all(mask.strata is not None for mask in involved) else None
+        counts_of(pair, names, strata)
         for pair, involved in zip(contest.pairs, contest.involved, strict=True)
+        if len(strata := [mask.strata for mask in involved if mask.strata is not None]) == len(involved)
     ]
-    twins = [[counts_of(pair, names, None) for pair in pairs] for pairs in contest.twins]
+    twins = [[counts_of(pair, names) for pair in pairs] for pairs in contest.twins]
     rows = []
     for level, part, members in _parts(names):
         rows.append(
@@ -204,7 +214,7 @@ def _rows_of(contest: _Contest) -> list[MetricRow]:
                 contest,
                 (level, part),
                 [_joined(counts, members) for counts in plain_cells],
-                [_joined(counts, members) for counts in matched if counts is not None],
+                [_joined(counts, members) for counts in matched],
                 [[_joined(counts, members) for counts in pairs] for pairs in twins],
             )
         )

@@ -58,6 +58,11 @@ class OverlapRow:
     p_above_units: float | None = None  # that units in random places overlap at least as much, first seeds
     p_below_units: float | None = None  # ... at most as much
 
+    def __str__(self) -> str:
+        ceiling = "" if self.ceiling is None else f", two runs of one task {self.ceiling:.2f}"
+        w = f"; w undefined: {self.reason}" if self.w is None else f": w {self.w:.2f}"
+        return f"{self.first} and {self.second} overlap {self.overlap:.2f} (by chance {self.chance:.2f}{ceiling}){w}"
+
 
 @dataclass(frozen=True, eq=False)
 class PairOverlap:
@@ -105,6 +110,9 @@ class Overlap:
                 return pair
         known = ", ".join(f"{pair.first}-{pair.second}" for pair in self.pairs)
         raise MaskError(f"no pair {first}-{second}; there are {known}")
+
+    def __str__(self) -> str:
+        return "\n".join(str(pair.total) for pair in self.pairs)
 
     def to_frame(self) -> pl.DataFrame:
         """One row per pair of tasks and parameter, and one for all parameters."""

@@ -1,4 +1,4 @@
-"""What are the control experiments of the masks' paper?"""
+"""What do the control experiments of the masks' paper compare with: which task, which mask, which network?"""
 
 from __future__ import annotations
 
@@ -8,35 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import nn
 
 from modscope.calling import check_model
 from modscope.errors import MaskError
-from modscope.masks.applied import applied
 from modscope.masks.mask import Mask
-from modscope.masks.metrics import iou
-from modscope.tasks.task import Task, as_tasks, evaluate
-
-
-def half_masks(model: nn.Module, mask: Mask, tasks: Task | Sequence[Task]) -> dict[str, Float[np.ndarray, " tasks"]]:
-    """Accuracy with only the first half of the masked parameters masked ("early"), and with only the rest ("late").
-
-    Source: Csordás et al. 2021, their half-mask control.
-    """
-    several = as_tasks(tasks)
-    half = (len(mask.names) + 1) // 2
-    halves = {"early": mask.names[:half], "late": mask.names[half:]}
-    accuracies = {}
-    for which, names in halves.items():
-        if not names:
-            accuracies[which] = np.array([evaluate(model, task).accuracy for task in several])
-            continue
-        with applied(model, mask.restrict(names)):
-            accuracies[which] = np.array([evaluate(model, task).accuracy for task in several])
-    return accuracies
+from modscope.tasks.task import Task, as_tasks
 
 
 def control_task(tasks: Sequence[Task], *, name: str = "all") -> Task:
@@ -100,17 +78,6 @@ def copy_weights(model: nn.Module, *, inputs: tuple[str, slice, slice], outputs:
         for each in (name, bias) if bias in parameters else (name,):
             parameters[each][target] = parameters[each][source].clone()
     return copied
-
-
-def stability(masks: Sequence[Mask]) -> Float[np.ndarray, " pairs"]:
-    """Intersection over union of every two masks of one task, learned with different seeds.
-
-    Raises:
-        MaskError: If there are fewer than two masks.
-    """
-    if len(masks) < 2:
-        raise MaskError("stability compares masks of several seeds; learn n_seeds=2 or more")
-    return np.array([iou(first, second) for first, second in itertools.combinations(masks, 2)])
 
 
 @dataclass(frozen=True, eq=False)

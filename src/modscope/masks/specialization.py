@@ -58,6 +58,10 @@ class Specialization:
         scores = {"p_specialize": self.specialize, "p_reuse": self.reuse}
         return {name: score.reason for name, score in scores.items() if score.reason}
 
+    def __str__(self) -> str:
+        lines = [f"p_specialize {self.specialize}", f"p_reuse {self.reuse}", *map(str, self.dissociations)]
+        return "\n".join(lines)
+
     def to_frame(self) -> pl.DataFrame:
         """One row per mask and task: accuracy whole, with the mask, with its inverse."""
         import polars as pl
@@ -85,7 +89,7 @@ class Specialization:
             "inverse_accuracy": self.inverse_accuracy.tolist(),
             "density": self.density.tolist(),
             "overlap": None if self.overlap is None else self.overlap.to_dict(),
-            "dissociations": [_plain_dissociation(each) for each in self.dissociations],
+            "dissociations": [each.to_dict() for each in self.dissociations],
             "p_specialize": self.specialize.to_dict(),
             "p_reuse": self.reuse.to_dict(),
         }
@@ -180,19 +184,4 @@ def _empty_masks(mask_set: MaskSet) -> dict[str, str]:
         name: f"the mask of {name} is empty"
         for name in mask_set
         if any(mask.n_kept == 0 for mask in mask_set.seeds(name))
-    }
-
-
-def _plain_dissociation(each: Dissociation) -> dict[str, Any]:
-    return {
-        "first": each.first,
-        "second": each.second,
-        "observed": each.observed,
-        "null_samples": list(each.null_samples),
-        "p_value": each.p_value,
-        "floor": each.floor,
-        "own_loss": list(each.own_loss),
-        "other_loss": list(each.other_loss),
-        "exclusive_own_loss": list(each.exclusive_own_loss),
-        "exclusive_other_loss": list(each.exclusive_other_loss),
     }
