@@ -64,7 +64,8 @@ def on_pairs(network: PairedNetwork, task: Task) -> Task:
         )
     if task.batch_dim != 0:
         raise MaskError(f"pairs need examples along axis 0, task '{task.name}' has them along axis {task.batch_dim}")
-    train, test = (_Pairs(network.network, data, task) for data in (task.train, task.test))
+    paired, name = task.counterfactual, task.name
+    train, test = (_Pairs(network.network, data, paired, name) for data in (task.train, task.test))
     return replace(task, train=train, test=test, counterfactual=None)
 
 
@@ -126,7 +127,8 @@ class _Pairs:
 
     network: nn.Module
     batches: Iterable[Any]
-    task: Task
+    counterfactual: Callable[[Any], Inputs]
+    task: str
 
     def __iter__(self) -> Iterator[tuple[tuple[Inputs, Inputs], Any]]:
         for batch in self.batches:
@@ -134,8 +136,7 @@ class _Pairs:
             yield (inputs, self._paired(inputs, batch)), targets
 
     def _paired(self, inputs: Inputs, batch: Any) -> Inputs:
-        assert self.task.counterfactual is not None  # on_pairs asked for it
-        paired: Inputs = self.task.counterfactual(batch)
+        paired = self.counterfactual(batch)
         if isinstance(inputs, Mapping) and isinstance(paired, Mapping):
             paired = {**inputs, **paired}  # what is not named stays: an attention mask, say
         of_inputs, of_paired = (
@@ -143,7 +144,7 @@ class _Pairs:
         )
         if of_inputs != of_paired:
             raise TaskError(
-                f"counterfactual inputs of task '{self.task.name}' must have the shapes of the inputs, {of_inputs}, "
+                f"counterfactual inputs of task '{self.task}' must have the shapes of the inputs, {of_inputs}, "
                 f"got {of_paired}"
             )
         return paired

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from modscope.errors import MaskError
-from modscope.masks.layout import Granularity, LogitPerGroup, group_of_units, layout_of, needs_wiring
+from modscope.masks.layout import Granularity, Layout, LogitPerGroup, group_of_units, layout_of, needs_wiring
 from modscope.partition.partition import Partition
 from modscope.randomness import numbered
 from modscope.wiring.wiring import Wiring
@@ -93,6 +93,7 @@ def _permuted(groups: Tensor, shape: torch.Size, order: Tensor) -> Tensor:
     return groups.expand(shape).reshape(-1)[order].view(shape)
 
 
-def _grouped(layout: object) -> LogitPerGroup:
-    assert isinstance(layout, LogitPerGroup)  # every granularity but "weight" has groups
+def _grouped(layout: Layout) -> LogitPerGroup:
+    if not isinstance(layout, LogitPerGroup):
+        raise MaskError(f"there are no groups to shuffle: {type(layout).__name__} has a logit for every weight")
     return layout
