@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,10 +212,10 @@ class _Units:
         return self.carry.gains[gains] if gains.any() else None
 
 
-def _distinct(connections: object) -> tuple[Connection, ...]:
+def _distinct(connections: Iterable[Connection | None]) -> tuple[Connection, ...]:
     """Connections, once each: a layer that is used twice on the same units is one connection."""
     seen: dict[tuple[object, ...], Connection] = {}
-    for connection in connections:  # type: ignore[attr-defined]
+    for connection in connections:
         if connection is not None:
             key = (connection.parameter, connection.kind, connection.sources.tobytes(), connection.targets.tobytes())
             seen.setdefault((*key, connection.layer if connection.kind == "query_key" else ""), connection)

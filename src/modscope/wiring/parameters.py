@@ -44,10 +44,8 @@ def shifted(carry: Carry, value: Value, bias: Value | None) -> Value:
 
 def scaled_or_shifted(carry: Carry, value: Value, other: Value, *, is_scale: bool) -> Value:
     """An activation times a parameter of its shape (a gain), or plus one (a bias)."""
-    assert value.ids is not None
-    assert other.parameter is not None
-    units = per_entry(carry, other.parameter, value.ids)
-    carry.attach(other.parameter, "scale" if is_scale else "bias", units)
+    units = per_entry(carry, other.stored, value.unit_ids)
+    carry.attach(other.stored, "scale" if is_scale else "bias", units)
     return carry.scaled(value, _numbers(carry, other)) if is_scale else value
 
 
@@ -67,8 +65,7 @@ def per_entry(carry: Carry, parameter: Parameter, ids: Tensor) -> Tensor:
 
 def _numbers(carry: Carry, value: Value) -> Tensor:
     """The stored numbers of a parameter, as it is used."""
-    assert value.parameter is not None
-    numbers = carry.numbers[value.parameter.name].detach()
-    thin = [thinned(position)[0] for position in value.parameter.located()]
+    numbers = carry.numbers[value.stored.name].detach()
+    thin = [thinned(position)[0] for position in value.stored.located()]
     index = tuple(position.to(numbers.device) for position in thin)
     return numbers[index].expand(value.shape) if index else numbers.expand(value.shape)

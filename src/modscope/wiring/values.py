@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from modscope.errors import WiringError
+
 NONE = -1  # the id of an entry that belongs to no unit; smaller ids are attention heads, see carry.py
 NO_GAIN = 0
 
@@ -48,6 +50,17 @@ class Value:
     gains: Tensor | None = None
     known: Tensor | None = None
     parameter: Parameter | None = None
+
+    @property
+    def stored(self) -> Parameter:
+        """The parameter that this is.
+
+        Raises:
+            WiringError: If it is none: a rule took an activation for a weight.
+        """
+        if self.parameter is None:
+            raise WiringError(f"a rule wanted a parameter, got an activation of shape {self.shape}")
+        return self.parameter
 
     @property
     def unit_ids(self) -> Tensor:

@@ -43,7 +43,6 @@ def _laid(entries: Tensor, names: Sequence[str], shape_of: dict[str, int], over:
 
 def _weighted(carry: Carry, value: Value, weight: Value, labels: tuple[str, str, str]) -> Value:
     """An activation times a weight: the contracted axes are read, the weight's own axes are written."""
-    assert weight.parameter is not None
     value_labels, weight_labels, out = labels
     sizes = _sizes(value, weight, labels)
     shape = [sizes[name] for name in out]
@@ -54,7 +53,7 @@ def _weighted(carry: Carry, value: Value, weight: Value, labels: tuple[str, str,
     if value.ids is not None and _mixes_positions(
         carry, value.ids, contracted, [value_labels.index(n) for n in common]
     ):
-        carry.warn(f"the weight '{weight.parameter.name}' joins positions, not units; it is left out of the wiring")
+        carry.warn(f"the weight '{weight.stored.name}' joins positions, not units; it is left out of the wiring")
         kept = [name for name in value_labels if name in out]
         first = value.ids.permute(*[value_labels.index(n) for n in kept], *contracted)
         for _ in contracted:
@@ -62,10 +61,10 @@ def _weighted(carry: Carry, value: Value, weight: Value, labels: tuple[str, str,
         return Value(tuple(shape), spread(first, [out.index(name) for name in kept], shape))
     sources, gains = read(carry, value, [value_labels.index(name) for name in common])
     axes = tuple(weight_labels.index(name) for name in written)
-    targets = carry.write(weight.parameter, [sizes[name] for name in written], carry.depth_after(sources), key=axes)
+    targets = carry.write(weight.stored, [sizes[name] for name in written], carry.depth_after(sources), key=axes)
     stored_sizes = dict(zip(weight_labels, weight.shape, strict=True))
     carry.connect(
-        weight.parameter,
+        weight.stored,
         _laid(sources, common, stored_sizes, weight_labels),
         _laid(targets, written, stored_sizes, weight_labels),
         _laid(gains, common, stored_sizes, weight_labels),

@@ -18,10 +18,8 @@ def _layer(
     carry: Carry, sources: Tensor, gains: Tensor, state: Tensor | None, weights: Sequence[Value]
 ) -> tuple[Tensor, Tensor]:
     """Units of one direction of one layer: what it hands on, and its cell."""
-    parts = [weight.parameter for weight in weights]
-    from_input, from_state, *rest = parts
-    assert from_input is not None
-    assert from_state is not None
+    from_input, from_state = weights[0].stored, weights[1].stored
+    rest = [weight.parameter for weight in weights[2:]]
     n_state = weights[1].shape[1]  # what it hands on: hidden dimensions, or their projection
     matrices = [part for part, weight in zip(rest, weights[2:], strict=True) if part and len(weight.shape) == 2]
     projection = matrices[0] if matrices else None
