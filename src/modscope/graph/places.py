@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from modscope.errors import GraphError
-from modscope.wiring.forward.reads import Read, ReadMode, Written, parameters_beside
+from modscope.wiring.forward.products import Written
+from modscope.wiring.forward.reads import Read, ReadMode, parameters_beside
 from modscope.wiring.wiring import Wiring
 
 Moment: TypeAlias = Literal["before", "after"]

@@ -22,7 +22,8 @@ from modscope.calling import arguments
 from modscope.errors import LesionError
 from modscope.lesions.corrections import Correction, can_correct, correction_of
 from modscope.lesions.values import Fill
-from modscope.wiring.forward.reads import Place, Read, ReadMode
+from modscope.wiring.forward.products import Place
+from modscope.wiring.forward.reads import Read, ReadMode
 from modscope.wiring.wiring import Wiring
 
 aten = torch.ops.aten

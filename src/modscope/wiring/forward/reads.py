@@ -19,20 +19,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from modscope.errors import ModscopeError
 from modscope.wiring.forward.carried import CarriedIds
-from modscope.wiring.forward.stored_weights import Sides, StoredWeight, WeightTable, channel_sides, storage_of
+from modscope.wiring.forward.products import PRODUCTS, Place, WeightProducts, Written
+from modscope.wiring.forward.stored_weights import WeightTable, storage_of
 from modscope.wiring.wiring import Wiring
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """One place where units are read: an argument of an operation, or an output of the model."""
-
-    argument: int  # which argument; of the model's outputs: which of them
-    key: int  # index of the connection in the wiring; above these: number of the output; below 0: a product's factor
-    ids: Tensor  # unit of each entry of the operand that it broadcasts to, -1 = none
-    by_unit: bool = False  # one unit lies in several entries of `ids`, and has one mean; or each column has its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +34,8 @@ class Read:
     operand: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Written:
-    """What a product with a weight writes."""
-
-    key: int  # index of the connection in the wiring
-    ids: np.ndarray  # unit of each entry of the result that it broadcasts to
-
-
 Replace = Callable[[Read], Tensor]
 
-# op -> places of the two factors among its arguments
-_PRODUCTS: dict[Any, tuple[int, int]] = {
-    aten.mm.default: (0, 1),
-    aten.bmm.default: (0, 1),
-    aten.mv.default: (0, 1),
-    aten.addmm.default: (1, 2),
-    aten._addmm_activation.default: (1, 2),
-    aten.baddbmm.default: (1, 2),
-    aten.addmv.default: (1, 2),
-}
 _ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten._scaled_dot_product_flash_attention.default,
@@ -100,9 +73,8 @@ class ReadMode(TorchDispatchMode):
         """Forget the last forward pass. Parameters are looked up anew: masks may have put others in their place."""
         self._table = WeightTable(self._model, self._wiring, self._reading | self._writing, self._error)
         self._carried = CarriedIds(self._followed)
-        self._calls: dict[tuple[str, int], int] = {}
-        self._unknown: dict[str, str] = {}
-        self._known: set[str] = set()
+        self._products = WeightProducts(self._table, self._units, self._error)
+        self._unknown: dict[str, str] = {}  # weight -> operation that uses it in a way that is no product
 
     def finish(self, outputs: Any) -> Any:
         """The outputs with their silenced units replaced.
@@ -111,7 +83,7 @@ class ReadMode(TorchDispatchMode):
             ModscopeError: If a unit was read in a way that we do not know; of the kind that `error` says.
         """
         for name, op in self._unknown.items():
-            if name in self._reading and name not in self._known:
+            if name in self._reading and name not in self._products.known:
                 raise self._error(
                     f"weight '{name}' reads units of interest, but is used by operation '{op}', in which we cannot "
                     "follow them; leave those units out"
@@ -143,7 +115,7 @@ class ReadMode(TorchDispatchMode):
             decomposed = func.decompose(*args, **kwargs)
         if decomposed is not NotImplemented:
             return decomposed
-        places, written = self._weight_product(func, args)
+        places, written = self._products.of(func, args)
         if written is None:
             places = self._activation_product(func, args)
         self.before(func, args, kwargs)
@@ -165,67 +137,9 @@ class ReadMode(TorchDispatchMode):
     def wrote(self, written: Written, result: Tensor) -> None:
         """Called after every product with a weight; who wants what units say before their nonlinearity overrides it."""
 
-    # -- products with a weight ----------------------------------------------------------------------------------
-
-    def _weight_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], Written | None]:
-        """Where an operation reads units through a weight, and the units that it writes; None: it has no weight."""
-        if func in _PRODUCTS:
-            return self._matrix_product(func, args)
-        if func is aten.convolution.default and (weight := self._table.find(args[1])) is not None:
-            sides = self._chosen(weight, channel_sides(weight, args[1], is_transposed=args[6], n_groups=args[8]))
-            shape = (-1,) + (1,) * (args[1].ndim - 2)
-            if sides is not None:
-                written = Written(sides.key, sides.targets.reshape(shape))
-                return self._place(0, sides.key, sides.sources.reshape(shape), args[0]), written
-        if func is aten.embedding.default and (weight := self._table.find(args[0])) is not None:
-            sides = self._chosen(weight, self._table.sides(args[0], weight, 0))
-            if sides is not None:
-                return [], Written(sides.key, sides.targets)  # tokens are no units
-        return [], None
-
-    def _matrix_product(self, func: Any, args: tuple[Any, ...]) -> tuple[list[Place], Written | None]:
-        """Matrix times matrix or vector, one of them (a view of) a weight."""
-        left, right = _PRODUCTS[func]
-        for factor, operand, is_right in ((right, left, True), (left, right, False)):
-            weight = self._table.find(args[factor])
-            if weight is None:
-                continue
-            contracted = -2 if is_right and args[factor].ndim > 1 else -1
-            sides = self._chosen(weight, self._table.sides(args[factor], weight, contracted))
-            if sides is None:
-                continue
-            ids = _laid(sides.sources, args[operand].ndim, is_right)
-            n_axes = max(args[left].ndim + args[right].ndim - 2, 1) if args[right].ndim == 1 else args[left].ndim
-            written = Written(sides.key, _laid(sides.targets, n_axes, is_right))
-            return self._place(operand, sides.key, ids, args[operand]), written
-        return [], None
-
-    def _place(self, argument: int, key: int, ids: np.ndarray, operand: Tensor) -> list[Place]:
-        if not np.isin(ids, self._units).any():
-            return []
-        return [Place(argument, key, torch.from_numpy(np.ascontiguousarray(ids)).to(operand.device))]
-
-    def _chosen(self, weight: StoredWeight, sides: list[Sides]) -> Sides | None:
-        """The connection that this call of a weight is: a weight that is used twice has one for each use."""
-        if not sides:
-            return None
-        self._known.add(weight.name)
-        if all(np.array_equal(side.sources, sides[0].sources) for side in sides):
-            return sides[0]
-        call = (weight.name, len(sides))
-        number = self._calls[call] = self._calls.get(call, -1) + 1
-        if number >= len(sides):
-            raise self._error(
-                f"weight '{weight.name}' is used more often ({number + 1}) than in the wiring ({len(sides)}); read the "
-                "wiring again with inputs of the size that the model now gets"
-            )
-        return sides[number]
-
-    # -- products of activations ---------------------------------------------------------------------------------
-
     def _activation_product(self, func: Any, args: tuple[Any, ...]) -> list[Place]:
         """Where an operation multiplies units that are followed (queries, keys) by other activations."""
-        arguments = (0, 1, 2) if func in _ATTENTION else _PRODUCTS.get(func, ())
+        arguments = (0, 1, 2) if func in _ATTENTION else PRODUCTS.get(func, ())
         found = [(argument, self._carried.read(args[argument])) for argument in arguments]
         places = []
         for argument, ids in found:
@@ -248,8 +162,8 @@ class ReadMode(TorchDispatchMode):
                 self._unknown.setdefault(weight.name, str(func))
         if func in _ATTENTION:
             self._carried.carry_product(args[2], result[0], is_right=True)
-        elif func in _PRODUCTS:
-            left, right = (args[place] for place in _PRODUCTS[func])
+        elif func in PRODUCTS:
+            left, right = (args[place] for place in PRODUCTS[func])
             self._carried.carry_product(right, result, is_right=True)
             self._carried.carry_product(left, result, is_right=False)
         else:
@@ -285,15 +199,6 @@ def parameters_beside(wiring: Wiring, units: np.ndarray, side: str) -> set[str]:
         for connection in wiring.connections
         if connection.kind == "weight" and np.isin(getattr(connection, side), units).any()
     }
-
-
-def _laid(ids: np.ndarray, n_axes: int, is_last: bool) -> np.ndarray:
-    """Ids along the last (or, of a matrix, the last but one) axis of a factor or of the product."""
-    if n_axes == 1:
-        return ids
-    if not is_last:
-        return ids[..., None]
-    return ids[..., None, :] if ids.ndim > 1 else ids
 
 
 def _is_rescaled(func: Any, weight: Tensor, result: Any) -> bool:
