@@ -18,12 +18,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from modscope.errors import MaskError
-from modscope.masks.chunks import leaves
 from modscope.masks.known_reads import INPUT, KNOWN_READS, OUTPUT, Read
 from modscope.masks.layout import LogitPerGroup
 
 Along: TypeAlias = tuple[int, Tensor]  # an axis of a stored weight, and the group of each index along it
-_ROUNDING = 500  # units of rounding by which the outputs of one run may differ from those of several
 
 
 class UnknownRead(MaskError):
@@ -190,21 +188,6 @@ def _sample_of(n_examples: int, n_samples: int, device: torch.device) -> Tensor:
     """The sample that each example meets: contiguous runs of examples, as chunks are cut."""
     bounds = torch.arange(n_samples + 1) * n_examples // n_samples
     return torch.arange(n_samples).repeat_interleave(bounds.diff()).to(device)
-
-
-def agree(first: Any, second: Any) -> bool:
-    """Whether two outputs of a model are the same but for rounding."""
-    pairs = zip(leaves(first), leaves(second), strict=True)
-    return all(_close(one, other) for one, other in pairs if isinstance(one, Tensor))
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
-    if first.shape != second.shape:
-        return False
-    if not first.is_floating_point() or not first.numel():
-        return torch.equal(first, second)
-    allowed = _ROUNDING * torch.finfo(first.dtype).eps * float(first.abs().max())
-    return torch.allclose(first, second, rtol=0, atol=allowed, equal_nan=True)
 
 
 def _masked(read: Read, factors: Mapping[int, Tensor]) -> Tensor:

@@ -86,10 +86,12 @@ class LogitPerWeight:
         for name, tensor in zip(self.shapes, logits, strict=True):
             if name not in weights:
                 continue
-            for copy, masked in zip(
-                copies, estimator(tensor, weights[name], n_copies, generator, progress), strict=True
-            ):
-                copy[name] = masked
+            # in the order in which the weight lies in memory, so that each copy lies like it
+            axes = _axes_in_memory(weights[name])
+            back = [axes.index(axis) for axis in range(len(axes))]
+            ordered, weight = tensor.permute(axes), weights[name].permute(axes)
+            for copy, masked in zip(copies, estimator(ordered, weight, n_copies, generator, progress), strict=True):
+                copy[name] = masked.permute(back)
         return copies
 
     def spread(self, logits: list[Tensor]) -> dict[str, Tensor]:
@@ -158,6 +160,11 @@ class LogitPerGroup:
                 smallest = torch.minimum(smallest, always[groups.to(always.device)])
             spread[name] = smallest.expand(shape).contiguous()
         return spread
+
+
+def _axes_in_memory(tensor: Tensor) -> list[int]:
+    """The axes of a tensor, those with the longest steps first."""
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
 def layout_of(granularity: Granularity, parameters: Mapping[str, nn.Parameter], wiring: Wiring | None) -> Layout:

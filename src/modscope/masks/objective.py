@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from modscope.calling import Inputs, arguments, device_of, explained, moved, split_batch
-from modscope.errors import MaskError, ModscopeError, TaskError
+from modscope.calling import Inputs, device_of, moved, split_batch
+from modscope.errors import MaskError, TaskError
 from modscope.masks.chunked_linear import Scratch
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
-from modscope.masks.group_reads import GroupSampler, UnknownRead, agree
+from modscope.masks.group_reads import GroupSampler, UnknownRead
 from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
 from modscope.masks.reads import (
     ChunkedCopies,
@@ -26,6 +25,7 @@ from modscope.masks.reads import (
     Sampler,
     WeightReads,
 )
+from modscope.masks.running import Running, agree, quickest
 from modscope.masks.sampling import Estimator, kernels_for, rao_blackwell
 from modscope.tasks.task import Task, checked_loss
 
@@ -46,6 +46,7 @@ class Objective:
         read_once: Masked weights that one example reads once, in a linear layer; empty unless there is a logit for
             each weight.
         groups: Masks what layers read instead of weights, where a logit decides about a group; else None.
+        running: The way through the model.
         tracked: Weights that collect gradients although they are frozen (the official program's do).
     """
 
@@ -59,6 +60,7 @@ class Objective:
     axes: list[int | None]
     read_once: frozenset[str]
     groups: GroupSampler | None
+    running: Running
     tracked: list[Tensor]
     _scratch: Scratch = field(default_factory=Scratch)
 
@@ -130,7 +132,7 @@ class Objective:
         outputs = []
         for chunk, mode in zip(chunks, groups.modes(kept, self.weights, sizes), strict=True):
             with mode:
-                outputs.append(_called(self.model, {**self.others, **self.weights}, chunk, self.task))
+                outputs.append(self._called(self.weights, chunk))
         return joined(outputs, self.axes, sizes), moved(targets, device_of(self.model)), count
 
     def thresholded_outputs(self, logits: list[Tensor], batch: Any) -> tuple[Any, Any]:
@@ -138,7 +140,7 @@ class Objective:
         spread = self.layout.spread(logits)
         kept = {name: weight * (spread[name] > 0).to(weight.dtype) for name, weight in self.weights.items()}
         inputs, targets = split_batch(self.model, batch)
-        outputs = _called(self.model, {**self.others, **kept}, inputs, self.task)
+        outputs = self._called(kept, inputs)
         return outputs, moved(targets, device_of(self.model))
 
     def _run(
@@ -151,10 +153,13 @@ class Objective:
         sizes = [n_examples(chunk, batch_dim) for chunk in chunks]
         with mode:
             outputs = [
-                _called(self.model, {**self.others, **copy}, chunk, self.task)
+                self._called(copy, chunk)
                 for copy, chunk in zip(copies, chunks, strict=False)  # a small last batch has fewer chunks
             ]
         return joined(outputs, self.axes, sizes), moved(targets, device_of(self.model)), count
+
+    def _called(self, weights: Mapping[str, Tensor], inputs: Inputs) -> Any:
+        return self.running(self.model, {**self.others, **weights}, inputs, self.task)
 
 
 def prepared(
@@ -175,7 +180,6 @@ def prepared(
     """
     weights = {name: parameter.detach() for name, parameter in masked.items()}
     others = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
-    tracked = [weight.requires_grad_() for weight in (*weights.values(), *others.values())] if track_weights else []
     batch = next(task.batches("train"))
     inputs, targets = split_batch(model, batch)
     count = n_examples(inputs, task.batch_dim)
@@ -186,12 +190,17 @@ def prepared(
         )
     reads = WeightReads(weights, count)
     with torch.no_grad(), reads:
-        outputs = _called(model, {**others, **weights}, inputs, task)
+        outputs = Running()(model, {**others, **weights}, inputs, task)
     axes = _axes_of(model, {**others, **weights}, inputs, outputs, count, task) if n_samples > 1 else []
     _check_loss(model, weights, others, inputs, moved(targets, device_of(model)), task)
+    running = quickest(model, {**others, **weights}, cut(inputs, n_samples, task.batch_dim)[0], task)
+    weights, others = running.ordered(weights), running.ordered(others)
+    tracked = [weight.requires_grad_() for weight in (*weights.values(), *others.values())] if track_weights else []
     # one sample per output stands for independent samples of its weights: not where weights share a logit
     read_once = reads.once_per_example if isinstance(layout, LogitPerWeight) else frozenset()
-    objective = Objective(model, task, layout, weights, others, n_samples, generator, axes, read_once, None, tracked)
+    objective = Objective(
+        model, task, layout, weights, others, n_samples, generator, axes, read_once, None, running, tracked
+    )
     if not isinstance(layout, LogitPerGroup):
         return objective
     return replace(objective, groups=_sampler(objective, layout, batch))
@@ -219,7 +228,7 @@ def _axes_of(
     model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, outputs: Any, count: int, task: Task
 ) -> list[int | None]:
     with torch.no_grad():
-        fewer = _called(model, parameters, first_examples(inputs, count - 1, task.batch_dim), task)
+        fewer = Running()(model, parameters, first_examples(inputs, count - 1, task.batch_dim), task)
     return batch_axes(outputs, fewer)
 
 
@@ -232,19 +241,9 @@ def _check_loss(
     task: Task,
 ) -> None:
     differentiable = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    loss = checked_loss(task, _called(model, {**others, **differentiable}, inputs, task), targets)
+    loss = checked_loss(task, Running()(model, {**others, **differentiable}, inputs, task), targets)
     if not loss.requires_grad:
         raise TaskError(
             f"the loss of task '{task.name}' does not depend on the masked weights through operations that can be "
             "differentiated; compute it from the model's outputs, without argmax, .item() or .detach()"
         )
-
-
-def _called(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task) -> Any:
-    positional, keywords = arguments(model, inputs)
-    try:
-        return functional_call(model, dict(parameters), positional, keywords)
-    except ModscopeError:
-        raise
-    except Exception as error:
-        raise explained(error, f"running the model under a mask on task '{task.name}'", inputs, TaskError) from error

@@ -187,7 +187,7 @@ class _RaoBlackwell(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, weight: Tensor, n_copies: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        weight = weight.contiguous()
+        logits, weight = logits.contiguous(), weight.contiguous()
         copies = [torch.empty_like(weight) for _ in range(n_copies)]
         for tile, weights, *masked in _tiles(logits, weight, *copies):
             uniform = _random_shorts(tile.numel(), tile.device, generator)
