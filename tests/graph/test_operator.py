@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import modscope.graph.operator as operators
 from modscope.graph.operator import NormalizedOperator, Stack, normalized_operator
 from modscope.graph.unit_graph import UnitGraph
 from planted.graphs import chain, gaussian_mlp, pruned, random_blocks
@@ -66,6 +68,17 @@ def test_a_stack_multiplies_each_operator_with_its_own_vectors(name, share):
         together = Stack(found).forward(np.repeat(x, 3, axis=0))
         alone = np.concatenate([Stack([operator]).forward(x) for operator in found])
         np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("has_mkl", [True, False])
+def test_a_large_sparse_operator_multiplies_as_its_definition_both_ways(monkeypatch, has_mkl):
+    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)  # large enough for single precision, and the MKL
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    operator = normalized_operator(chain(pruned(gaussian_mlp(widths=(90, 80, 70)), 0.97)))
+    stack, whole, rng = Stack([operator]), slow_operator_of(operator), np.random.default_rng(0)
+    here, there = (rng.standard_normal((1, n, 3), dtype=np.float32) for n in operator.shape)
+    np.testing.assert_allclose(stack.forward(there)[0], whole @ there[0], atol=1e-5)
+    np.testing.assert_allclose(stack.backward(here)[0], whole.T @ here[0], atol=1e-5)
 
 
 def test_isolated_units_have_no_place():

@@ -9,6 +9,7 @@ from modscope.graph.operator import normalized_operator
 from modscope.graph.unit_graph import UnitGraph
 from modscope.graph.weights import chain_graph
 from modscope.partition.embedding import embed, laplacian_eigenvalues
+from modscope.partition.lanczos import largest_eigenpairs
 from planted.graphs import chain, gaussian_mlp, pruned, random_blocks, reference, reference_graphs, sparse_layers
 
 
@@ -96,3 +97,17 @@ def test_torch_and_numpy_embed_alike(monkeypatch, is_exact, name):
     expected = laplacian_eigenvalues(graph, 6)
     monkeypatch.setattr(operators, "is_numpy_best", lambda _: False)  # as on a GPU
     np.testing.assert_allclose(laplacian_eigenvalues(graph, 6), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", [1e-2, 1e-4, 0.0])
+def test_blocks_with_next_to_nothing_new_stay_orthonormal_and_find_every_eigenvalue(kind, gap):
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.standard_normal((300, 300)))
+    values = np.concatenate([[1.0, 1 - gap, 1 - 2 * gap, 0.5], np.zeros(296)])  # after two products, little is new
+    matrix = (turn * values @ turn.T).astype(kind)[None]
+    start = rng.standard_normal((1, 300, 6)).astype(kind)
+    locked = np.empty((1, 300, 0), dtype=kind)
+    found, vectors = largest_eigenpairs(lambda x: matrix @ x, 5, locked=locked, start=start, tolerance=1e-4)
+    np.testing.assert_allclose(found[0], values[:5], atol=1e-5)
+    np.testing.assert_allclose(vectors[0].T @ vectors[0], np.eye(5), atol=1e-5)

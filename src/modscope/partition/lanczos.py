@@ -15,7 +15,7 @@ from modscope.graph.operator import Array, as_numpy, namespace_of
 FIRST_CHECK = 5  # blocks in the basis before the first look at the residuals, and as many vectors as twice the wanted
 MAX_BLOCKS, MAX_PER_WANTED = 8, 4  # the basis grows to so many blocks, and so many vectors for each wanted one
 MAX_PRODUCTS = 600
-NOTHING_NEW = 1e-3  # of a block's largest direction; what is smaller is orthogonalised again
+NOTHING_NEW = 1e-2  # of a block's largest direction; what is smaller is orthogonalised again
 ROUNDING = {
     np.dtype(np.float32): 1e-6,
     np.dtype(np.float64): 1e-13,
@@ -80,7 +80,7 @@ class _Search:
         self.projection = np.zeros((n_graphs, n_most * self.width, n_most * self.width))
         self.n_done = 0  # vectors that the operator was applied to
         self.beta = np.zeros((n_graphs, self.width, self.width))
-        self.append(start)
+        self.append(_without(start, locked))
 
     @property
     def is_full(self) -> bool:
@@ -88,29 +88,30 @@ class _Search:
         return self.n_done + self.width > self.projection.shape[1]
 
     def append(self, block: Array) -> None:
-        """Make what is new in a block the next one, orthonormal."""
+        """Make what is new in a block the next one, orthonormal; the block has been cleaned of the basis once."""
         row = self.n_locked + self.n_done
         known = self.basis[..., :row]
-        linalg = namespace_of(known).linalg
-        new, triangle = linalg.qr(_without(block, known))
-        self.beta = as_numpy(triangle)
-        sizes = np.abs(np.diagonal(self.beta, axis1=1, axis2=2))
-        if np.any(sizes < NOTHING_NEW * sizes.max(axis=1, keepdims=True)):
+        block = _without(block, known)
+        new, self.beta, is_thin = _orthonormal(block)
+        if is_thin:
+            linalg = namespace_of(block).linalg
+            new, first = linalg.qr(block)
             # What was not new are directions of rounding errors; cleaned again, they are as good as random ones.
-            new, second = linalg.qr(_without(new, known))
-            self.beta = as_numpy(second) @ self.beta
+            new, second = linalg.qr(_without(_without(new, known), known))
+            self.beta = as_numpy(second) @ as_numpy(first)
         self.basis[..., row : row + self.width] = new
 
     def step(self) -> None:
         """Apply the operators to the newest block, and append what is new in the product."""
-        first, last = self.n_locked + self.n_done, self.n_locked + self.n_done + self.width
-        product = self.multiply(self.basis[..., first:last])
-        within: Any = self.basis[..., self.n_locked : last]
-        column = as_numpy(within.swapaxes(1, 2) @ product)
-        self.projection[:, : self.n_done + self.width, self.n_done : self.n_done + self.width] = column
-        self.projection[:, self.n_done : self.n_done + self.width, : self.n_done + self.width] = column.swapaxes(1, 2)
-        self.n_done += self.width
-        self.append(product)
+        first, last = self.n_done, self.n_done + self.width
+        product = self.multiply(self.basis[..., self.n_locked + first : self.n_locked + last])
+        known: Any = self.basis[..., : self.n_locked + last]
+        weights = known.swapaxes(1, 2) @ product
+        column = as_numpy(weights[:, self.n_locked :])
+        self.projection[:, :last, first:last] = column
+        self.projection[:, first:last, :last] = column.swapaxes(1, 2)
+        self.n_done = last
+        self.append(product - known @ weights)
 
     def ritz(
         self, n_wanted: int, tolerance: float
@@ -145,10 +146,23 @@ class _Search:
 
 
 def _without(block: Any, known: Any) -> Any:
-    """What of the block is orthogonal to the known vectors."""
-    for _ in range(2):
-        block = block - known @ (known.swapaxes(1, 2) @ block)
-    return block
+    """What of the block is orthogonal to the known vectors; twice, if little of it is."""
+    return block - known @ (known.swapaxes(1, 2) @ block)
+
+
+def _orthonormal(block: Any) -> tuple[Any, Float[np.ndarray, "graphs width width"], bool]:
+    """Orthonormal columns, what makes them the block again, and whether some of them are next to nothing in it.
+
+    They come from the columns' products with each other, in a tenth of the time of a QR decomposition. That loses
+    digits where a column is next to nothing.
+
+    Source: Stathopoulos & Wu 2002, section 3.
+    """
+    exact = block.double() if isinstance(block, Tensor) else block.astype(np.float64, copy=False)
+    squares, turn = np.linalg.eigh(as_numpy(exact.swapaxes(1, 2) @ exact))
+    sizes = np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny))[:, None]
+    is_thin = bool(np.any(sizes.min(axis=2) < NOTHING_NEW * sizes.max(axis=2)))
+    return block @ _like(turn / sizes, block), (turn * sizes).swapaxes(1, 2), is_thin
 
 
 def _with(vectors: Any, new: Any, is_new: Bool[np.ndarray, " graphs"]) -> Any:

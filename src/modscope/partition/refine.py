@@ -112,33 +112,40 @@ def _neighbours(operator: NormalizedOperator) -> tuple[np.ndarray, ...]:
     """
     parts = list(operator.both_ways())
     sizes = np.empty(sum(_n_stored(part) for part in parts), dtype=np.float32)
-    lists: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
+    lists = np.empty(sum(_n_listed(part) for part in parts), dtype=np.int32)
     runs, n_sizes, n_listed = [], 0, 0
     for part in parts:
         own, there, run = places_of(part.rows), part.columns, slice(n_sizes, n_sizes + _n_stored(part))
-        width = part.sizes.shape[1]
+        listed = lists[n_listed : n_listed + _n_listed(part)]
         if isinstance(part.sizes, np.ndarray):
+            width = part.sizes.shape[1]
             sizes[run].reshape(part.sizes.shape)[...] = part.sizes
-            begins, lengths = np.arange(len(own)) * width, np.full(len(own), width)
-            first, begins_of_lists = (there.start, 0 * begins) if isinstance(there, slice) else (-1, 0 * begins)
-            listed = np.empty(0, dtype=np.int32) if isinstance(there, slice) else there.astype(np.int32)
+            begins, lengths, begins_of_lists = np.arange(len(own)) * width, np.full(len(own), width), 0 * own
+            first = there.start if isinstance(there, slice) else -1
+            listed[:] = [] if isinstance(there, slice) else there
         else:
             rows = part.sizes.tocsr()
             sizes[run] = rows.data
             begins = begins_of_lists = rows.indptr[:-1].astype(np.int64)
             lengths, first = np.diff(rows.indptr), -1
-            listed = places_of(there)[rows.indices].astype(np.int32)
+            listed[:] = rows.indices + there.start if isinstance(there, slice) else there[rows.indices]
         runs.append((own, n_sizes + begins, lengths, np.full(len(own), first), n_listed + begins_of_lists))
-        lists.append(listed)
         n_sizes, n_listed = run.stop, n_listed + len(listed)
     units, *columns = (np.concatenate(several).astype(np.int64) for several in zip(*runs, strict=True))
     order = np.argsort(units, kind="stable")
     first_run = np.concatenate([[0], np.cumsum(np.bincount(units, minlength=len(operator.units)))])
-    return first_run, *(column[order] for column in columns), np.concatenate(lists), sizes
+    return first_run, *(column[order] for column in columns), lists, sizes
 
 
 def _n_stored(part: Part) -> int:
     return int(part.sizes.size)  # of a sparse one: the entries that are not zero
+
+
+def _n_listed(part: Part) -> int:
+    """Length of the part's list of neighbours: each weight its own, all rows one, or none for a stretch of units."""
+    if not isinstance(part.sizes, np.ndarray):
+        return _n_stored(part)
+    return 0 if isinstance(part.columns, slice) else len(part.columns)
 
 
 def _sweep(least: float, units_at_once: int, *arguments: Any) -> int:
