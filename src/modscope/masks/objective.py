@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from modscope.calling import Inputs, device_of, moved, split_batch
 from modscope.errors import MaskError, TaskError
 from modscope.masks.chunked_linear import Scratch
-from modscope.masks.chunks import batch_axes, cut, first_examples, joined, n_examples
+from modscope.masks.chunks import batch_axes, cut, first_examples, joined, leaves, n_examples
 from modscope.masks.group_reads import GroupSampler, UnknownRead
 from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
 from modscope.masks.reads import (
@@ -27,6 +28,7 @@ from modscope.masks.reads import (
 )
 from modscope.masks.running import Running, agree, quickest
 from modscope.masks.sampling import Estimator, kernels_for, rao_blackwell
+from modscope.masks.vectorized import vectorized
 from modscope.tasks.task import Task, checked_loss
 
 
@@ -48,6 +50,7 @@ class Objective:
         groups: Masks what layers read instead of weights, where a logit decides about a group; else None.
         running: The way through the model.
         tracked: Weights that collect gradients although they are frozen (the official program's do).
+        vmap: Whether masked copies run at once instead of one after another.
     """
 
     model: nn.Module
@@ -62,6 +65,7 @@ class Objective:
     groups: GroupSampler | None
     running: Running
     tracked: list[Tensor]
+    vmap: bool = False
     _scratch: Scratch = field(default_factory=Scratch)
 
     def loss(self, logits: list[Tensor], batch: Any, estimator: Estimator, progress: float) -> tuple[Tensor, int]:
@@ -93,7 +97,7 @@ class Objective:
     ) -> tuple[Any, Any, int]:
         """Outputs where each chunk of the examples reads masked copies of the weights, in any way."""
         copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
-        return self._run(copies, batch, nullcontext())
+        return self._run(copies, batch, None)
 
     def _shares_one_run(self, logits: list[Tensor]) -> bool:
         """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
@@ -144,19 +148,43 @@ class Objective:
         return outputs, moved(targets, device_of(self.model))
 
     def _run(
-        self, copies: list[dict[str, Tensor]], batch: Any, mode: AbstractContextManager[Any]
+        self, copies: list[dict[str, Tensor]], batch: Any, mode: AbstractContextManager[Any] | None
     ) -> tuple[Any, Any, int]:
+        """Outputs of each chunk under its copy (a small last batch has fewer chunks), joined."""
         inputs, targets = split_batch(self.model, batch)
         batch_dim = self.task.batch_dim
         count = n_examples(inputs, batch_dim)
         chunks = cut(inputs, min(len(copies), count), batch_dim)
         sizes = [n_examples(chunk, batch_dim) for chunk in chunks]
-        with mode:
-            outputs = [
-                self._called(copy, chunk)
-                for copy, chunk in zip(copies, chunks, strict=False)  # a small last batch has fewer chunks
-            ]
+        if self.vmap and mode is None and len(set(sizes)) == 1:
+            outputs = vectorized(self._called, copies[: len(chunks)], chunks)
+        else:
+            with mode or nullcontext():
+                outputs = [self._called(copy, chunk) for copy, chunk in zip(copies, chunks, strict=False)]
         return joined(outputs, self.axes, sizes), moved(targets, device_of(self.model)), count
+
+    def with_vmap(self) -> Objective:
+        """The same, with all masked copies run at once, if on the first batch that gives the same outputs."""
+        inputs, _ = split_batch(self.model, next(self.task.batches("train")))
+        size = n_examples(inputs, self.task.batch_dim) // self.n_samples
+        inputs = first_examples(inputs, size * self.n_samples, self.task.batch_dim)
+        chunks = cut(inputs, self.n_samples, self.task.batch_dim)
+        shares = torch.linspace(0.5, 1, self.n_samples).tolist()
+        copies = [{n: (w * share).requires_grad_() for n, w in self.weights.items()} for share in shares]
+        try:
+            found = vectorized(self._called, copies, chunks)
+            sum(leaf.sum() for leaf in leaves(found) if leaf.is_floating_point()).backward()
+        except Exception as error:  # models fail under vmap in all ways
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            with torch.no_grad():
+                wanted = [self._called(copy, chunk) for copy, chunk in zip(copies, chunks, strict=True)]
+            if agree(wanted, found):
+                return replace(self, vmap=True)
+            problem = "its outputs differ there"
+        message = f"the model does not run under torch.vmap ({problem}); its samples run one after another"
+        warnings.warn(message, stacklevel=2)
+        return self
 
     def _called(self, weights: Mapping[str, Tensor], inputs: Inputs) -> Any:
         return self.running(self.model, {**self.others, **weights}, inputs, self.task)
