@@ -7,6 +7,7 @@ from modscope.nulls.registry import NULL_MODELS, NullModel, null_model, null_nam
 from modscope.nulls.subjects import LabelledUnits, SizedMask
 from modscope.nulls.weights import (
     keep_unit_scale,
+    keep_unit_scale_by_size,
     keep_unit_scale_rewired,
     permute_within_columns,
     permute_within_rows,
@@ -25,6 +26,7 @@ __all__ = [
     "SizedMask",
     "keep_degrees",
     "keep_unit_scale",
+    "keep_unit_scale_by_size",
     "keep_unit_scale_rewired",
     "null_model",
     "null_named",

@@ -15,8 +15,8 @@ Sides: TypeAlias = tuple[
 
 
 def products(layer: Layer, scales: Sides) -> Float[np.ndarray, " entries"]:
-    """a_i b_j of each entry, in the precision of the layer's sizes."""
-    a, b = (side.astype(layer.sizes.dtype) for side in scales)
+    """a_i b_j of each entry."""
+    a, b = (side.astype(layer.precision) for side in scales)
     if layer.is_full:
         grid: np.ndarray = np.multiply.outer(a, b)
         return grid.reshape(-1)
@@ -25,7 +25,7 @@ def products(layer: Layer, scales: Sides) -> Float[np.ndarray, " entries"]:
 
 
 def sums(layer: Layer, terms: Sides) -> Float[np.ndarray, " entries"]:
-    """a_i + b_j of each entry, in the precision of the layer's sizes."""
+    """a_i + b_j of each entry."""
     a, b = (side.astype(layer.sizes.dtype) for side in terms)
     if layer.is_full:
         grid: np.ndarray = np.add.outer(a, b)

@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+WIDEST = 1e30  # ratio of sizes up to which 32 bits can hold what the null models multiply and divide
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -41,6 +43,12 @@ class Layer:
     def is_grid(self) -> bool:
         """Is there one position for each row and column?"""
         return self.row_of is None and not self.is_triangle
+
+    @cached_property
+    def precision(self) -> np.dtype[np.floating]:
+        """Type to calculate with: 64 bits where weight decay has made some weights 1e-40 of others, else as stored."""
+        low, high = (float(extreme) for extreme in (self.sizes.min(initial=1), self.sizes.max(initial=1)))
+        return np.dtype(np.float64) if low * WIDEST < 1 or high > WIDEST or low * WIDEST < high else self.sizes.dtype
 
     @cached_property
     def rows(self) -> Int[np.ndarray, " entries"]:
@@ -76,9 +84,10 @@ class Layer:
     @property
     def matrix(self) -> Float[np.ndarray, "rows columns"] | sp.csr_array:
         """Sizes as a matrix to multiply with; entries of one row and column stand beside each other."""
+        sizes = self.sizes.astype(self.precision, copy=False)
         if self.is_full:
-            return self.sizes.reshape(self.shape)
-        return sp.coo_array((self.sizes, (self.rows, self.columns)), shape=self.shape).tocsr()
+            return sizes.reshape(self.shape)
+        return sp.coo_array((sizes, (self.rows, self.columns)), shape=self.shape).tocsr()
 
 
 @dataclass(frozen=True, eq=False)

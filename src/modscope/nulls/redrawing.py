@@ -56,7 +56,7 @@ def _redrawn_weight(connection: Connection, draw: LayerDraw, rng: np.random.Gene
         return connection.weight
     redrawn = draw(layer, rng)
     old_places = stored.places_of(layer.positions)
-    factors = (redrawn.sizes / layer.sizes[redrawn.origins]).astype(np.float32)
+    factors = (redrawn.sizes / layer.sizes[redrawn.origins]).astype(layer.precision)
     drawn = stored.kernels[old_places][redrawn.origins] * factors[:, None]
     kernels = stored.kernels.copy()
     kernels[old_places] = 0.0

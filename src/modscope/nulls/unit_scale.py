@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -9,7 +11,7 @@ from jaxtyping import Float, Int
 
 from modscope.nulls.layer_sums import products, sums
 from modscope.nulls.layers import Layer
-from modscope.nulls.order import random_order
+from modscope.nulls.order import order_among_alike, random_order
 from modscope.nulls.residual_shape import fitted_shape
 from modscope.nulls.scale_estimates import least_squares_log_scales, mean_scales, most_likely_log_scales
 from modscope.nulls.scale_posterior import FitNoise, LayerScales, fit_noise, posterior_of_layer
@@ -20,6 +22,10 @@ N_ROUNDS = 3  # shape and scales in turn
 N_CHECKED = 12  # draws that a fit is checked with
 LIMIT = 3.0  # standard deviations of their total size, within which the layer's own must lie
 LEAST_SPREAD = 0.02  # of the log total; a smaller error does not matter
+SMALLEST, LARGEST = 1.2e-38, 1e30  # sizes that graphs and networks can hold, where a layer's own come near them
+
+# from what is expected of each entry, which residual comes to it
+Order: TypeAlias = Callable[[Float[np.ndarray, " entries"], np.random.Generator], Int[np.ndarray, " entries"]]
 
 _scales_of_layer: WeakKeyDictionary[Layer, LayerScales] = WeakKeyDictionary()  # fitted once for all null samples
 
@@ -36,6 +42,21 @@ def scaled_anew(
         Which entry came to each position, and its new size.
     """
     return _scaled_with(scale_fit(layer), layer, positioned, rng)
+
+
+def scaled_anew_by_size(
+    layer: Layer, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
+    """Like `scaled_anew` in place, but a residual goes only where a weight of about the same size is expected.
+
+    What is expected is (a b)_p. So it does not matter if small products have other residuals than large ones, as where
+    weights of dead units are a floor of noise: then r = noise / (a b) is huge for two dead units, and would make a huge
+    weight of any between two live ones.
+
+    Returns:
+        Which entry came to each position, and its new size.
+    """
+    return _scaled_with(scale_fit(layer), layer, layer, rng, order_among_alike)
 
 
 def scale_fit(layer: Layer) -> LayerScales:
@@ -66,15 +87,19 @@ def scale_fit(layer: Layer) -> LayerScales:
     return _scales_of_layer[layer]
 
 
+def _any_order(expected: Float[np.ndarray, " entries"], rng: np.random.Generator) -> Int[np.ndarray, " entries"]:
+    return random_order(len(expected), rng)
+
+
 def _scaled_with(
-    scales: LayerScales, layer: Layer, positioned: Layer, rng: np.random.Generator
+    scales: LayerScales, layer: Layer, positioned: Layer, rng: np.random.Generator, order: Order = _any_order
 ) -> tuple[Int[np.ndarray, " entries"], Float[np.ndarray, " entries"]]:
     drawn = scales.draw(rng)
     before = products(layer, drawn)
     after = before if positioned is layer else products(positioned, drawn)
-    origins = random_order(layer.n_entries, rng)
-    residuals = layer.sizes / before
-    return origins, np.take(residuals, origins) * after
+    origins = order(before, rng)
+    sizes = np.take(layer.sizes / before, origins) * after
+    return origins, sizes if layer.precision == layer.sizes.dtype else np.clip(sizes, SMALLEST, LARGEST)
 
 
 def _fitted_by_shape(layer: Layer, noise: FitNoise) -> LayerScales:

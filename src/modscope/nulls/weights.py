@@ -16,7 +16,7 @@ from modscope.nulls.order import random_order
 from modscope.nulls.redrawing import redraw_layers, replace_weights
 from modscope.nulls.registry import null_model
 from modscope.nulls.rewiring import rewired_positions
-from modscope.nulls.unit_scale import scaled_anew
+from modscope.nulls.unit_scale import scaled_anew, scaled_anew_by_size
 from modscope.wiring.wiring import Connection, Wiring
 
 BANDWIDTH = 0.01  # of the papers' kernel density estimates
@@ -86,6 +86,16 @@ def keep_unit_scale_rewired(subject: Any, rng: np.random.Generator) -> Any:
 
 
 @null_model("weights")
+def keep_unit_scale_by_size(subject: Any, rng: np.random.Generator) -> Any:
+    """Keeps what `keep_unit_scale` does, and how residuals differ between small and large weights; destroys the rest.
+
+    A residual changes places only with those of positions where about as large a weight is expected. For networks
+    with dead units, whose weights are no product of scales: see docs/null-models.md.
+    """
+    return redraw_layers(subject, _scaled_by_size, rng)
+
+
+@null_model("weights")
 def permute_within_rows(subject: Any, rng: np.random.Generator) -> Any:
     """Keeps the set of incoming weights of each unit; destroys which unit each of them comes from.
 
@@ -146,6 +156,10 @@ def _from_density_everywhere(layer: Layer, rng: np.random.Generator) -> Redrawn:
 
 def _scaled_in_place(layer: Layer, rng: np.random.Generator) -> Redrawn:
     return Redrawn(*scaled_anew(layer, layer, rng), None)
+
+
+def _scaled_by_size(layer: Layer, rng: np.random.Generator) -> Redrawn:
+    return Redrawn(*scaled_anew_by_size(layer, rng), None)
 
 
 def _scaled_and_rewired(layer: Layer, rng: np.random.Generator) -> Redrawn:
