@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,15 +48,46 @@ def test_tasks_on_the_same_weights_reuse_them() -> None:
     found = specialization(model, masks, tasks)
     assert found.p_reuse is not None
     assert found.p_reuse > 0.9
+    assert found.reuse.p_value == found.reuse.floor == 1 / 100
     assert found.p_specialize is None
 
 
-def test_tasks_that_share_half_their_weights_lie_between() -> None:
-    shared = specialization_of([range(8), range(4, 12)], ["f", "g"]).p_specialize
-    apart = specialization_of([range(8), range(8, 16)], ["f", "g"]).p_specialize
-    assert shared is not None
-    assert apart is not None
-    assert 0.2 < shared < apart - 0.2
+FIRST_UNIT = {"disjoint": 8, "half-shared": 4, "identical": 0}  # of the second task; the first has the units 0 to 7
+
+
+@cache
+def scores_of_planted(kind: str, n_second: int) -> tuple[float, float, tuple[float, ...]]:
+    """p_specialize, p_reuse and the densities where the second task has `n_second` units; beyond 8 they are weak."""
+    start = FIRST_UNIT[kind]
+    model = planted_tasks.network([range(8), range(start, start + n_second)])
+    with torch.no_grad():
+        if kind == "identical":  # the same output neuron read twice, so both tasks need just the same first layer
+            model[2].weight[1, :8] = model[2].weight[0, :8]
+        model[2].weight[1, start + 8 : start + n_second] *= 0.4
+    found = {}
+    masks = learn_masks(model, planted_tasks.tasks(model, 2), LEARNER, n_seeds=2)
+    for name, functions in (("p_specialize", ["f", "g"]), ("p_reuse", ["f", "f"])):
+        tasks = planted_tasks.tasks(model, 2, functions=functions)
+        found[name] = specialization(model, masks, tasks, n_samples=1)
+    specialize, reuse = found["p_specialize"].p_specialize, found["p_reuse"].p_reuse
+    assert specialize is not None
+    assert reuse is not None
+    return specialize, reuse, tuple(found["p_reuse"].density.tolist())
+
+
+@pytest.mark.parametrize("n_second", [8, 16], ids=["equal sizes", "unequal sizes"])
+def test_scores_of_tasks_that_share_half_their_weights_lie_between_those_of_disjoint_and_of_identical_ones(
+    n_second: int,
+) -> None:
+    disjoint, half_shared, identical = (scores_of_planted(kind, n_second) for kind in FIRST_UNIT)
+    assert disjoint[0] > half_shared[0] + 0.2 > identical[0] + 0.7
+    assert disjoint[1] < half_shared[1] - 0.2 < identical[1] - 0.7
+    assert disjoint[0] > 1
+    assert disjoint[1] < 0
+    assert identical[0] == pytest.approx(0, abs=0.1)
+    assert identical[1] == pytest.approx(1, abs=0.1)
+    sizes = identical[2]
+    assert sizes[1] / sizes[0] == pytest.approx(n_second / 8, rel=0.2)
 
 
 def test_with_one_seed_a_task_the_scores_are_none_and_say_so() -> None:

@@ -15,7 +15,7 @@ from modscope.errors import MaskError
 from modscope.masks.compared import Compared, compared, exact_p, iou_of
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.metrics import io_min, iou
-from modscope.masks.unit_chance import residuals, unit_p_values
+from modscope.masks.unit_chance import UnitChance, residuals, unit_chances
 from modscope.progress import track
 from modscope.randomness import Rng, generator
 from modscope.records import Record, record_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 ALL = "all"
-_NONE = (None, None)
 _LEAST_RANGE = 0.1  # of ceiling - chance, below which w is mostly noise
 
 
@@ -55,7 +54,7 @@ class OverlapRow:
     ceiling: float | None  # what two runs of one task reach; None with one seed
     w: float | None  # (overlap - chance) / (ceiling - chance): 0 at chance, 1 as two runs of one task
     reason: str  # why w is None
-    p_above_units: float | None = None  # that units in random places overlap at least as much, first seeds
+    p_above_units: float | None = None  # that units in random places overlap at least as much, all seeds
     p_below_units: float | None = None  # ... at most as much
 
     def __str__(self) -> str:
@@ -75,6 +74,7 @@ class PairOverlap:
     w: Float[np.ndarray, "first_seeds second_seeds"] | None
     within: Float[np.ndarray, "masks masks"]  # overlap of all masks of both tasks, first task's seeds first
     chance: Float[np.ndarray, "masks masks"]  # what random weights of the same sizes would have
+    by_units: UnitChance | None = None  # what they would have with the units of one task in random places
 
     @property
     def n_seeds(self) -> dict[str, int]:
@@ -186,16 +186,16 @@ def _pair(mask_set: MaskSet, first: str, second: str, n_unit_samples: int, rng: 
     whole = Compared.all_of(parts)
     raw = [[(iou(a, b), io_min(a, b)) for b in masks[n_first:]] for a in masks[:n_first]]
     rows = [
-        _row(part, (first, second, name), n_first, _raw(masks, n_first, name), by_units.get(name, _NONE))
+        _row(part, (first, second, name), n_first, _raw(masks, n_first, name), by_units.get(name))
         for part, name in zip(parts, masks[0].names, strict=True)
     ]
-    total = _row(whole, (first, second, ALL), n_first, np.array(raw).mean(axis=(0, 1)), by_units.get(ALL, _NONE))
+    total = _row(whole, (first, second, ALL), n_first, np.array(raw).mean(axis=(0, 1)), by_units.get(ALL))
     cross = whole.iou[:n_first, n_first:]
     w = None
     if total.w is not None and total.ceiling is not None:
         chance = whole.chance[:n_first, n_first:]
         w = (cross - chance) / (total.ceiling - chance)
-    return PairOverlap(first, second, (*rows, total), cross, w, whole.iou, whole.chance)
+    return PairOverlap(first, second, (*rows, total), cross, w, whole.iou, whole.chance, by_units.get(ALL))
 
 
 def _row(
@@ -203,7 +203,7 @@ def _row(
     names: tuple[str, str, str],
     n_first: int,
     raw: Sequence[float] | np.ndarray,
-    by_units: tuple[float | None, float | None],
+    by_units: UnitChance | None,
 ) -> OverlapRow:
     cross = compared.iou[:n_first, n_first:]
     chance = compared.chance[:n_first, n_first:]
@@ -228,24 +228,25 @@ def _row(
         ceiling,
         w,
         reason,
-        *by_units,
+        None if by_units is None else by_units.p_above,
+        None if by_units is None else by_units.p_below,
     )
 
 
 def _by_units(
     parts: Sequence[Compared], masks: Sequence[Mask], n_first: int, n_samples: int, rng: np.random.Generator
-) -> dict[str, tuple[float, float]]:
-    """The p-values that move whole units, of the first seeds, by parameter and in all."""
+) -> dict[str, UnitChance]:
+    """What the two tasks share with units in random places, by parameter and in all; seeds move together."""
     if n_samples == 0:
         return {}
     both = [
         {
-            name: residuals(part.chosen[mask], part.strata, tuple(masks[0].kept[name].shape))
+            name: residuals(part.chosen[seeds].mean(axis=0), part.strata, tuple(masks[0].kept[name].shape))
             for name, part in zip(masks[0].names, parts, strict=True)
         }
-        for mask in (0, n_first)
+        for seeds in (slice(None, n_first), slice(n_first, None))
     ]
-    return unit_p_values(*both, n_samples=n_samples, rng=rng)
+    return unit_chances(*both, n_samples=n_samples, rng=rng)
 
 
 def _why_undefined(n_kept: int, ceiling: float | None, chance: float) -> str:

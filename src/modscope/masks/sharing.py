@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from modscope.masks.overlap import Overlap, PairOverlap
+from modscope.masks.sharing_tests import function_test, split_test
+from modscope.masks.unit_chance import UnitChance
 from modscope.tasks.task import Task
-
-_MOST_SPLITS = 10_000  # of the seeds' masks into two tasks, beyond which splits are drawn at random
 
 
 @dataclass(frozen=True)
 class SharingScore:
-    """p_specialize or p_reuse: a value with its interval over seeds; None, with the reason, where undefined."""
+    """p_specialize or p_reuse: a value with its interval over seeds; None, with the reason, where undefined.
+
+    `p_value` of p_specialize: that masks of one task would overlap as little as those of the two tasks do. Of p_reuse:
+    that masks of these sizes, with the units of one in random places, would share as much; every network favours some
+    of its units for any task, and that counts as sharing here. `p_among_tasks` knows better, but needs other tasks.
+    """
 
     value: float | None
     interval: tuple[float, float] | None  # 95 %, of what many more seeds on this network would give
-    p_value: float | None  # that masks of one task would overlap as little as those of the two tasks do
-    floor: float | None  # the smallest p that the number of seeds allows
+    p_value: float | None
+    floor: float | None  # the smallest p_value that the number of seeds, or of samples, allows
     reason: str
+    p_among_tasks: float | None = None  # that tasks share as much if their functions were dealt out anew; of p_reuse
+    floor_among_tasks: float | None = None
 
     def __str__(self) -> str:
         if self.value is None or self.interval is None:
@@ -33,13 +40,7 @@ class SharingScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number as plain JSON values; None where undefined."""
-        return {
-            "value": self.value,
-            "interval": None if self.interval is None else list(self.interval),
-            "p_value": self.p_value,
-            "floor": self.floor,
-            "reason": self.reason,
-        }
+        return {**asdict(self), "interval": None if self.interval is None else list(self.interval)}
 
 
 def sharing_score(
@@ -61,10 +62,40 @@ def sharing_score(
     if not overlaps:
         return SharingScore(None, None, None, None, "; ".join(reasons))
     value, (low, high) = mean_w(overlaps), interval_over_seeds(overlaps)
-    p_value, floor = _split_test(overlaps, rng)
-    if reuse:
-        return SharingScore(value, (low, high), p_value, floor, "")
-    return SharingScore(1 - value, (1 - high, 1 - low), p_value, floor, "")
+    if not reuse:
+        p_value, floor = split_test(overlaps, rng)
+        return SharingScore(1 - value, (1 - high, 1 - low), p_value, floor, "")
+    usable = [task for task in tasks if task.name not in failed]
+    by_units, floor_of_units = _unit_test(overlaps)
+    among_tasks, floor_of_tasks = _function_test(shared, usable, rng)
+    return SharingScore(value, (low, high), by_units, floor_of_units, "", among_tasks, floor_of_tasks)
+
+
+def _unit_test(pairs: Sequence[PairOverlap]) -> tuple[float, float] | tuple[None, None]:
+    """The p that as much is shared with units in random places, and the smallest such p.
+
+    Pairs that have a task in common are taken as independent: under the null they are so in mean and variance.
+    """
+    chances = [pair.by_units for pair in pairs if pair.by_units is not None]
+    if len(chances) < len(pairs):
+        return None, None
+    together = UnitChance.together(chances, [pair.total.n_kept for pair in pairs])
+    return together.p_above, 1 / (len(together.samples) + 1)
+
+
+def _function_test(
+    shared: Overlap, tasks: Sequence[Task], rng: np.random.Generator
+) -> tuple[float, float] | tuple[None, None]:
+    """`function_test` on the pairs of these tasks; None where one pair has no w, or all are of one function."""
+    w: dict[tuple[int, int], float] = {}
+    for (i, first), (j, second) in itertools.combinations(enumerate(tasks), 2):
+        of_pair = shared.pair(first.name, second.name).total.w
+        if of_pair is None:
+            return None, None
+        w[i, j] = of_pair
+    functions = [task.name if task.function is None else ("of several", task.function) for task in tasks]
+    p_value, floor = function_test(functions, w, rng)
+    return (p_value, floor) if floor < 1 else (None, None)
 
 
 def same_function(first: Task, second: Task) -> bool:
@@ -154,26 +185,3 @@ def _range_of(pair: PairOverlap) -> float:
     first, second = _seeds(pair, None)
     ceiling = np.sqrt(_agreement(pair, first) * _agreement(pair, second))
     return float(ceiling - pair.chance[np.ix_(first, second)].mean())
-
-
-def _split_test(pairs: Sequence[PairOverlap], rng: np.random.Generator) -> tuple[float, float]:
-    """The p that masks of two tasks overlap as little as these if the task did not matter, and the smallest such p.
-
-    The seeds' masks of a pair are dealt out anew to its two tasks: all splits, or random ones if there are too many.
-    """
-    per_pair = [_split_statistics(pair, rng) for pair in pairs]
-    n_splits = min(len(statistics) for statistics in per_pair)
-    total = np.sum([statistics[:n_splits] for statistics in per_pair], axis=0)
-    at_most = int((total <= total[0] + 1e-12).sum())  # the first split is the observed one, so p is never 0
-    return at_most / n_splits, 1 / n_splits
-
-
-def _split_statistics(pair: PairOverlap, rng: np.random.Generator) -> Float[np.ndarray, " splits"]:
-    """Mean overlap across the two halves of each split; the observed split first, the others in random order."""
-    n_masks, n_first = len(pair.within), pair.overlap.shape[0]
-    halves = itertools.islice(itertools.combinations(range(n_masks), n_first), _MOST_SPLITS)
-    is_even = n_first * 2 == n_masks
-    splits = [half for half in halves if not is_even or half[0] == 0]  # a split and its mirror image are one
-    order = [0, *(1 + rng.permutation(len(splits) - 1))]
-    everything = set(range(n_masks))
-    return np.array([pair.within[np.ix_(splits[i], sorted(everything - set(splits[i])))].mean() for i in order])

@@ -6,11 +6,12 @@ one mask's units change places, whole: rows of a matrix (what a unit reads) and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Residuals = Mapping[str, Float[np.ndarray, "rows columns _within"]]
 
@@ -19,7 +20,7 @@ def residuals(chosen: np.ndarray, strata: np.ndarray, shape: tuple[int, ...]) ->
     """Chosen (1) or not (0), minus what its stratum's share of chosen weights leads one to expect; 0 in stratum 0.
 
     Args:
-        chosen: One bool per weight.
+        chosen: One bool per weight, or the share of several masks that choose it.
         strata: One whole number per weight; 0 for weights that do not count.
         shape: Of the parameter. Its first two axes are units (a vector has one column), the others stay together.
     """
@@ -30,13 +31,44 @@ def residuals(chosen: np.ndarray, strata: np.ndarray, shape: tuple[int, ...]) ->
     return left.reshape(rows, columns, -1)
 
 
-def unit_p_values(
+@dataclass(frozen=True, eq=False)
+class UnitChance:
+    """How much two masks share beyond what their strata explain, and how much with units in random places."""
+
+    observed: float  # sum of products of the residuals: shared weights - expected ones
+    samples: Float[np.ndarray, " samples"]
+
+    @property
+    def p_above(self) -> float:
+        """The p that units in random places share at least as much. (r + 1) / (n + 1), ties counting against it."""
+        return self._tail(self.samples >= self.observed - self._tie)
+
+    @property
+    def p_below(self) -> float:
+        """The p that units in random places share at most as much."""
+        return self._tail(self.samples <= self.observed + self._tie)
+
+    @staticmethod
+    def together(parts: Sequence[UnitChance], scales: Sequence[float]) -> UnitChance:
+        """Several pairs of masks as one: the sum of their numbers, each divided by its scale."""
+        observed = sum(part.observed / scale for part, scale in zip(parts, scales, strict=True))
+        return UnitChance(observed, np.sum([p.samples / scale for p, scale in zip(parts, scales, strict=True)], axis=0))
+
+    @property
+    def _tie(self) -> float:
+        return 1e-5 * max(abs(self.observed), float(np.abs(self.samples).max(initial=0)), 1e-12)
+
+    def _tail(self, is_as_extreme: Bool[np.ndarray, " samples"]) -> float:
+        return (int(is_as_extreme.sum()) + 1) / (len(self.samples) + 1)
+
+
+def unit_chances(
     first: Residuals, second: Residuals, *, n_samples: int, rng: np.random.Generator
-) -> dict[str, tuple[float, float]]:
-    """By parameter, and "all": the p that units in random places share at least, and at most, as much as the masks do.
+) -> dict[str, UnitChance]:
+    """By parameter, and "all": what two masks share, and what they share with the units of one in random places.
 
     Rows of one parameter and columns of the next are taken as the same units, and move together, where there are
-    equally many. Units that no weight counts for stay out. p = (r + 1) / (n + 1), ties counting against either claim.
+    equally many. Units that no weight counts for stay out.
     """
     axes, used = _axes(first, second)
     observed = np.array([float((first[name] * second[name]).sum()) for name in first])
@@ -46,8 +78,8 @@ def unit_p_values(
         for column, name in enumerate(first):
             rows, columns = axes[name]
             samples[index, column] = _shared(first[name], second[name], order[rows], order[columns])
-    values = {name: _tails(samples[:, i], observed[i]) for i, name in enumerate(first)}
-    return {**values, "all": _tails(samples.sum(axis=1), observed.sum())}
+    by_name = {name: UnitChance(float(observed[i]), samples[:, i]) for i, name in enumerate(first)}
+    return {**by_name, "all": UnitChance(float(observed.sum()), samples.sum(axis=1))}
 
 
 def _axes(first: Residuals, second: Residuals) -> tuple[dict[str, tuple[int, int]], list[np.ndarray]]:
@@ -79,9 +111,3 @@ def _moved(in_use: np.ndarray, rng: np.random.Generator) -> Int[np.ndarray, " un
 def _shared(one: np.ndarray, other: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
     moved = torch.from_numpy(other)[torch.from_numpy(rows)][:, torch.from_numpy(columns)]
     return float((torch.from_numpy(one) * moved).sum())
-
-
-def _tails(samples: Float[np.ndarray, " samples"], observed: float) -> tuple[float, float]:
-    tie = 1e-5 * max(abs(observed), float(np.abs(samples).max(initial=0)), 1e-12)
-    n = len(samples) + 1
-    return (int((samples >= observed - tie).sum()) + 1) / n, (int((samples <= observed + tie).sum()) + 1) / n
