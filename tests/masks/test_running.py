@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from modscope.errors import TaskError
 from modscope.masks.applied import applied
 from modscope.masks.attention import QuickAttention
 from modscope.masks.layout import LogitPerWeight
@@ -64,10 +67,10 @@ def test_quick_attention_is_pytorch_s_attention_with_every_mask(way: str, batch_
     pair = (x, y) if batch_first else (x.transpose(0, 1), y.transpose(0, 1))
     pull = torch.randn(model(*pair).shape)
     found = []
-    for running in (Running(), Running(quick_attention=True)):
+    for running in (Running(model), Running(model, quick_attention=True)):
         parameters = {name: tensor.requires_grad_() for name, tensor in frozen(model).items()}
         inputs = tuple(tensor.detach().requires_grad_() for tensor in pair)
-        outputs = running(model, parameters, inputs, any_task())
+        outputs = running(parameters, inputs, any_task())
         wanted = (*parameters.values(), *inputs)
         gradients = torch.autograd.grad((outputs * pull).sum(), wanted, materialize_grads=True, allow_unused=True)
         found.append([outputs, *gradients])
@@ -118,15 +121,52 @@ def test_channels_lie_last_only_where_the_model_gives_the_same_outputs_then() ->
     x = torch.randn(6, 3, 10, 10)
     for last, is_taken in ((nn.Flatten(), True), (Viewed(), False), (LooksAtMemory(), False)):
         model = wide_cnn(last)
-        assert quickest(model, frozen(model), x, any_task()) == Running(channels_last=is_taken)
+        assert quickest(model, frozen(model), x, any_task()) == Running(model, channels_last=is_taken)
     few = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
-    assert quickest(few, frozen(few), x, any_task()) == Running()
+    assert quickest(few, frozen(few), x, any_task()) == Running(few)
 
 
 def test_the_quickest_way_through_a_transformer_is_found_by_its_layers() -> None:
     model = nn.TransformerEncoderLayer(12, 3, 8, batch_first=True)
     model.eval()
-    assert quickest(model, frozen(model), torch.randn(4, 5, 12), any_task()) == Running(quick_attention=True)
+    assert quickest(model, frozen(model), torch.randn(4, 5, 12), any_task()) == Running(model, quick_attention=True)
+
+
+class Tied(nn.Module):
+    """One embedding read under two names, a layer used twice, a recurrent layer, and a parameter that may fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.output = nn.Embedding(7, 6), nn.Linear(6, 7, bias=False)
+        self.output.weight = self.embedding.weight
+        self.layer, self.lstm = nn.Linear(6, 6), nn.LSTM(6, 6, batch_first=True)
+        self.again = self.layer
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.shape[1] == 1:
+            raise KeyboardInterrupt
+        hidden = self.again(torch.relu(self.layer(self.embedding(tokens))))
+        return self.output(self.lstm(hidden)[0][:, -1])
+
+
+def test_tied_shared_and_recurrent_layers_run_under_other_parameters_as_functional_call_runs_them() -> None:
+    torch.manual_seed(0)
+    model, tokens = Tied(), torch.randint(7, (4, 5))
+    before = {name: (id(parameter), parameter.clone()) for name, parameter in model.named_parameters()}
+    usual = model(tokens)
+    other = {name: 2 * tensor for name, tensor in frozen(model).items()}
+    # on a copy: functional_call does not give a layer that is held under two names its own parameters back
+    wanted = functional_call(copy.deepcopy(model), other, (tokens,))
+    assert torch.equal(Running(model)(other, tokens, any_task()), wanted)
+    with pytest.raises(TaskError, match="running the model under a mask"):
+        Running(model)(other, tokens + 100, any_task())
+    with pytest.raises(KeyboardInterrupt):
+        Running(model)(other, tokens[:, :1], any_task())
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == {
+        name: found for name, (found, _) in before.items()
+    }
+    assert all(torch.equal(parameter, before[name][1]) for name, parameter in model.named_parameters())
+    assert torch.equal(model(tokens), usual)
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
@@ -135,7 +175,7 @@ def test_copies_of_kernels_that_lie_otherwise_are_copies_of_the_same_weights(nam
     kernel = torch.randn(6, 5, 3, 2, generator=draws)
     pulls, start = torch.randn(4, *kernel.shape, generator=draws), 2 * torch.randn(kernel.shape, generator=draws)
     logits = start.clone().requires_grad_()
-    weights = Running(channels_last=True).ordered({"kernel": kernel})
+    weights = Running(nn.Identity(), channels_last=True).ordered({"kernel": kernel})
     copies = LogitPerWeight({"kernel": kernel.shape}).masked(
         [logits], weights, ESTIMATORS[name], 4, torch.Generator().manual_seed(1), 0.1
     )

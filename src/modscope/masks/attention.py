@@ -34,14 +34,14 @@ class QuickAttention(TorchFunctionMode):
 
 
 def _named(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
-    bound = _signature().bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments
+    """All arguments of a call by name."""
+    defaults = _defaults()
+    return {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
 
 
 @cache
-def _signature() -> inspect.Signature:
-    return inspect.signature(ATTENTION)
+def _defaults() -> Mapping[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(ATTENTION).parameters.items()}
 
 
 def _is_simple(given: Mapping[str, Any]) -> bool:

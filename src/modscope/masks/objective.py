@@ -187,7 +187,7 @@ class Objective:
         return self
 
     def _called(self, weights: Mapping[str, Tensor], inputs: Inputs) -> Any:
-        return self.running(self.model, {**self.others, **weights}, inputs, self.task)
+        return self.running({**self.others, **weights}, inputs, self.task)
 
 
 def prepared(
@@ -218,7 +218,7 @@ def prepared(
         )
     reads = WeightReads(weights, count)
     with torch.no_grad(), reads:
-        outputs = Running()(model, {**others, **weights}, inputs, task)
+        outputs = Running(model)({**others, **weights}, inputs, task)
     axes = _axes_of(model, {**others, **weights}, inputs, outputs, count, task) if n_samples > 1 else []
     _check_loss(model, weights, others, inputs, moved(targets, device_of(model)), task)
     running = quickest(model, {**others, **weights}, cut(inputs, n_samples, task.batch_dim)[0], task)
@@ -256,7 +256,7 @@ def _axes_of(
     model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, outputs: Any, count: int, task: Task
 ) -> list[int | None]:
     with torch.no_grad():
-        fewer = Running()(model, parameters, first_examples(inputs, count - 1, task.batch_dim), task)
+        fewer = Running(model)(parameters, first_examples(inputs, count - 1, task.batch_dim), task)
     return batch_axes(outputs, fewer)
 
 
@@ -269,7 +269,7 @@ def _check_loss(
     task: Task,
 ) -> None:
     differentiable = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    loss = checked_loss(task, Running()(model, {**others, **differentiable}, inputs, task), targets)
+    loss = checked_loss(task, Running(model)({**others, **differentiable}, inputs, task), targets)
     if not loss.requires_grad:
         raise TaskError(
             f"the loss of task '{task.name}' does not depend on the masked weights through operations that can be "

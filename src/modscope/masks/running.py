@@ -7,14 +7,14 @@ model itself are never moved: those that stand in for them lie as they are read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from modscope.calling import Inputs, arguments, explained
 from modscope.errors import ModscopeError, TaskError
@@ -33,10 +33,12 @@ class Running:
     """A way through a model.
 
     Args:
+        model: Any module.
         channels_last: Whether kernels of two-dimensional convolutions lie with their channels last.
         quick_attention: Whether `nn.MultiheadAttention` is computed without copies.
     """
 
+    model: nn.Module
     channels_last: bool = False
     quick_attention: bool = False
 
@@ -47,25 +49,47 @@ class Running:
         last = torch.channels_last
         return {name: one.contiguous(memory_format=last) if one.ndim == 4 else one for name, one in parameters.items()}
 
-    def __call__(self, model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task) -> Any:
-        """The model's outputs under these parameters.
+    def __call__(self, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task) -> Any:
+        """The model's outputs under these parameters, which are all that it has.
 
         Raises:
             TaskError: If the model fails.
         """
-        positional, keywords = arguments(model, inputs)
+        positional, keywords = arguments(self.model, inputs)
         try:
-            with QuickAttention() if self.quick_attention else nullcontext():
-                return functional_call(model, dict(parameters), positional, keywords)
+            with self._under(parameters), QuickAttention() if self.quick_attention else nullcontext():
+                return self.model(*positional, **keywords)
         except ModscopeError:
             raise
         except Exception as error:
             doing = f"running the model under a mask on task '{task.name}'"
             raise explained(error, doing, inputs, TaskError) from error
 
+    @contextmanager
+    def _under(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+        """The model reads these tensors as its parameters; its own are back afterwards.
+
+        As `torch.func.functional_call` does, which looks for names and ties again in every call.
+        """
+        own = [layer[key] for layer, key, _ in self._places]
+        try:
+            for layer, key, name in self._places:
+                layer[key] = parameters[name]
+            yield
+        finally:
+            for (layer, key, _), parameter in zip(self._places, own, strict=True):
+                layer[key] = parameter
+
+    @cached_property
+    def _places(self) -> list[tuple[dict[str, Any], str, str]]:
+        """Where layers look for parameters: their dictionary, the key in it, and the parameter's (first) name."""
+        name_of = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        layers = [module._parameters for module in self.model.modules()]
+        return [(own, key, name_of[id(one)]) for own in layers for key, one in own.items() if one is not None]
+
 
 def quickest(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task) -> Running:
-    """The way through the model that is quickest among those that give the outputs and gradients of the usual one.
+    """The way through the model that is quickest among those that give the outputs of the usual one.
 
     Args:
         model: Any module.
@@ -73,17 +97,17 @@ def quickest(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs,
         inputs: A batch.
         task: Named in errors.
     """
-    offered = {
-        "channels_last": any(_gains_from_channels_last(tensor) for tensor in parameters.values()),
-        "quick_attention": any(isinstance(module, nn.MultiheadAttention) for module in model.modules()),
-    }
-    ways = [Running(**{name: True}) for name, is_offered in offered.items() if is_offered]
-    usual = _trial(Running(), model, parameters, inputs, task) if ways else None
+    ways = []
+    if any(_gains_from_channels_last(tensor) for tensor in parameters.values()):
+        ways.append(Running(model, channels_last=True))
+    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+        ways.append(Running(model, quick_attention=True))
+    usual = _trial(Running(model), parameters, inputs, task) if ways else None
     if usual is None:
-        return Running()
-    found = {way: _trial(way, model, parameters, inputs, task) for way in ways}
-    same = [way for way, outputs in found.items() if outputs is not None and agree(usual, outputs)]
-    return Running(any(way.channels_last for way in same), any(way.quick_attention for way in same))
+        return Running(model)
+    found = [(way, _trial(way, parameters, inputs, task)) for way in ways]
+    same = [way for way, outputs in found if outputs is not None and agree(usual, outputs)]
+    return Running(model, any(way.channels_last for way in same), any(way.quick_attention for way in same))
 
 
 def agree(first: Any, second: Any) -> bool:
@@ -106,13 +130,11 @@ def _gains_from_channels_last(tensor: Tensor) -> bool:
     return is_quick and tensor.ndim == 4 and tensor.shape[1] >= _FEWEST_CHANNELS
 
 
-def _trial(
-    running: Running, model: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task
-) -> list[Tensor] | None:
+def _trial(running: Running, parameters: Mapping[str, Tensor], inputs: Inputs, task: Task) -> list[Tensor] | None:
     """What a model gives on one way, once its gradient has been taken; None if it does not go that way."""
     tracked = {name: one.detach().requires_grad_() for name, one in running.ordered(parameters).items()}
     try:
-        outputs = [leaf for leaf in leaves(running(model, tracked, inputs, task)) if isinstance(leaf, Tensor)]
+        outputs = [leaf for leaf in leaves(running(tracked, inputs, task)) if isinstance(leaf, Tensor)]
         with_gradient = [output.sum() for output in outputs if output.requires_grad]
         torch.autograd.backward(with_gradient)
     except (TaskError, RuntimeError):  # some models ask how their numbers lie in memory
