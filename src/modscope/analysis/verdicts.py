@@ -53,22 +53,20 @@ class Verdict:
         return f"{self.key:<11} {self.state:<5} {self.sentence} {self.reason}"
 
 
-def function_verdict(
-    specialization: Specialization | None, failed: Mapping[str, str] | None = None, no_pairs: str = NO_TASKS
-) -> Verdict:
+def function_verdict(specialization: Specialization | None, failed: Mapping[str, str] | None = None) -> Verdict:
     """Do tasks of different function use different weights?
 
     Args:
         specialization: What masks and inverse masks can do.
         failed: Task -> why its mask says nothing: it is empty, or works as well on random weights.
-        no_pairs: Why there is nothing to compare.
 
     Required, for every pair of different function: a double dissociation (Holm-corrected over the pairs); and, with
     two seeds a task, p_specialize's interval above .5.
     """
     claim = "that tasks of different function use different weights"
     if specialization is None or not specialization.dissociations:
-        return _not_tested("function", "there are no two tasks of different function to compare", no_pairs)
+        why = NO_TASKS if specialization is None else _why_no_pairs(specialization.tasks)
+        return _not_tested("function", "there are no two tasks of different function to compare", why)
     if failed:
         reasons = " ".join(_sentence(f"{task}: {reason}") for task, reason in failed.items())
         return _not_tested("function", "the masks say nothing about this network", reasons)
@@ -162,6 +160,12 @@ def excess(test: Comparison) -> float:
     return -difference if test.alternative == "less" else difference
 
 
+def _why_no_pairs(tasks: tuple[str, ...]) -> str:
+    if len(tasks) == 1:
+        return f"{tasks[0]} was the only task."
+    return f"{', '.join(tasks)} have one function."
+
+
 def _is_one_seed(specialization: Specialization) -> bool:
     """Whether p_specialize is undefined only because no task has a second mask."""
     overlap = specialization.overlap
@@ -182,12 +186,11 @@ def _dissociation_in_words(p: float, test: Dissociation) -> str:
 
 
 def _n_cut_in_words(test: Comparison) -> str:
-    mean = float(test.null_samples.mean())
+    mean, networks = float(test.null_samples.mean()), f"networks with {null_label(test.null_name)}"
+    if mean == 0:  # nothing is cut where every cluster is a component
+        return f"n-cut {test.observed:.3g} beside 0 of {networks} (p = {test.p_value:.3f})"
     side = "below" if test.observed <= mean else "above"
-    return (
-        f"n-cut {abs(test.observed / mean - 1):.1%} {side} that of networks with "
-        f"{null_label(test.null_name)} (p = {test.p_value:.3f})"
-    )
+    return f"n-cut {abs(test.observed / mean - 1):.1%} {side} that of {networks} (p = {test.p_value:.3f})"
 
 
 def _not_tested(key: Question, what: str, reason: str) -> Verdict:
