@@ -1,5 +1,7 @@
 """One call analyses a network: facts about the whole of it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from modscope.analysis.analyze import analyze
 from modscope.analysis.run import Run
 from modscope.analysis.stability_content import chance_iou
 from modscope.analysis.stages import numbers_around
-from modscope.errors import PartitionError, RecordError, TaskError, WiringError
+from modscope.errors import (
+    JobError,
+    MaskError,
+    PartitionError,
+    RecordError,
+    StatisticsError,
+    TaskError,
+    WiringError,
+)
 from modscope.masks.learner import MaskLearner
 from modscope.masks.mask import Mask
 from modscope.masks.metrics import iou
@@ -159,7 +169,6 @@ def test_chance_for_masks_is_what_random_masks_of_their_sizes_share():
     [
         ({"sweep": ()}, "were not tried in this run"),
         ({"partitioner": Leiden()}, "Leiden finds the number of modules by itself"),
-        ({"sweep": (2, 900)}, "900 clusters were asked for"),
     ],
 )
 def test_a_run_without_a_sweep_says_why(network: nn.Module, settings: dict, why: str):
@@ -170,9 +179,17 @@ def test_a_run_without_a_sweep_says_why(network: nn.Module, settings: dict, why:
 
 
 def test_one_task_gives_importance_but_no_verdict_on_function(network: nn.Module, tasks: list[Task]):
-    states = {verdict.key: verdict.state for verdict in quick(network, tasks[0]).verdicts}
-    assert states["function"] == "na"
-    assert states["importance"] != "na"
+    verdicts = {verdict.key: verdict for verdict in quick(network, tasks[0]).verdicts}
+    assert verdicts["function"].state == "na"
+    assert "first was the only task" in verdicts["function"].reason
+    assert verdicts["importance"].state != "na"
+
+
+def test_one_cluster_cuts_nothing_and_is_no_finding(network: nn.Module):
+    run = quick(network, (), partitioner=Spectral(1))
+    assert run.results.clusterability.n_cut == 0
+    assert run.verdicts[1].state == "no"
+    assert "n-cut 0 beside 0 of networks" in run.verdicts[1].reason.lower()
 
 
 def test_the_network_is_left_as_it_was(network: nn.Module, tasks: list[Task]):
@@ -203,6 +220,36 @@ def test_a_run_prints_plots_and_tabulates_itself(run: Run):
 def test_bad_input_gets_a_clear_error(model, inputs, tasks, error, says):
     with pytest.raises(error, match=says):
         analyze(model, inputs, tasks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"partitioner": "spectral"}, PartitionError, r"like Spectral\(\) is wanted, got str"),
+        ({"partitioner": Spectral}, PartitionError, "got the class Spectral"),
+        ({"learner": "x"}, MaskError, r"like MaskLearner\(\) is wanted, got str"),
+        ({"sweep": 3}, PartitionError, r"as \(6, 12\), got 3"),
+        ({"sweep": (2, 900)}, PartitionError, "900 clusters were asked for"),
+        ({"sweep": (1.5,)}, PartitionError, "whole numbers"),
+        ({"n_seeds": 0}, MaskError, "got 0"),
+        ({"n_seeds": 1.5}, MaskError, "got 1.5"),
+        ({"n_samples": 0}, StatisticsError, "got 0"),
+        ({"executor": 2}, JobError, "Executor is wanted"),
+        ({"name": 3}, RecordError, "must be text, got int"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_setting_that_makes_no_sense_is_refused(network: nn.Module, tasks: list[Task], settings, error, says):
+    with pytest.raises(error, match=says):
+        quick(network, tasks, **settings)
+
+
+def test_a_network_whose_loss_is_nan_is_refused_and_the_parameter_named(network: nn.Module, tasks: list[Task]):
+    broken = copy.deepcopy(network)
+    name, bias = next((name, tensor) for name, tensor in broken.named_parameters() if tensor.ndim == 1)
+    bias.data[0] = float("nan")
+    with pytest.raises(TaskError, match=f"'first' is NaN; parameter {name} holds NaN"):
+        quick(broken, tasks)
 
 
 def test_a_task_without_data_is_refused(network: nn.Module, tasks: list[Task]):

@@ -17,6 +17,7 @@ from modscope.analysis.answer_content import (
     structure_content,
     verdict_content,
 )
+from modscope.analysis.checks import check_losses, check_settings
 from modscope.analysis.network_content import (
     edges_content,
     layers_content,
@@ -93,16 +94,19 @@ def analyze(
 
     Raises:
         WiringError: If the model cannot be read, or does not take the example inputs.
-        TaskError: If a task has no data, or does not fit the model.
+        TaskError: If a task has no data, does not fit the model, or its loss is NaN.
         PartitionError: If there cannot be as many clusters as asked for.
+        ModscopeError: If another setting makes no sense; all are looked at before any work is done.
     """
     model, tasks, seed = check_model(model), as_tasks(tasks), seed_of(rng)
     name = type(model).__name__ if name is None else name
+    check_settings(partitioner, learner, sweep, n_seeds, n_samples, name)
     watch = _Stopwatch()
     with watch("wiring"):
         evaluations = [evaluate(model, task) for task in tasks]
         wiring = read_wiring(model, example_inputs)
         graph = weight_graph(wiring)
+        check_losses(model, tasks, evaluations)
     partitioner = Spectral() if partitioner is None else partitioner
     with watch("structure"):
         structure = clusterability(

@@ -40,19 +40,28 @@ def sweep_of(
     seed: int,
     executor: Executor | None,
 ) -> tuple[Sweep | None, str]:
-    """The test of structure at other numbers of clusters; or None, with the reason."""
-    own = getattr(partitioner, "n_clusters", None)
-    if own is None:
-        return None, f"{type(partitioner).__name__} finds the number of modules by itself."
-    numbers = numbers_around(own, int(np.count_nonzero(graph.components >= 0))) if numbers is None else numbers
-    if not numbers:
+    """The test of structure at other numbers of clusters; or None, with the reason.
+
+    Raises:
+        PartitionError: If the network cannot be clustered into the numbers that the caller gave.
+    """
+    if numbers is None:
+        own = getattr(partitioner, "n_clusters", None)
+        if own is None:
+            return None, f"{type(partitioner).__name__} finds the number of modules by itself."
+        wanted = numbers_around(own, int(np.count_nonzero(graph.components >= 0)))
+    else:
+        wanted = tuple(numbers)
+    if not wanted:
         return None, "Other numbers of modules were not tried in this run."
     n_samples = N_SWEEP_SAMPLES if n_samples is None else n_samples
     try:
         sweep = sweep_n_clusters(
-            graph, numbers, partitioner=partitioner, nulls=nulls, n_samples=n_samples, rng=seed, executor=executor
+            graph, wanted, partitioner=partitioner, nulls=nulls, n_samples=n_samples, rng=seed, executor=executor
         )
     except PartitionError as error:
+        if numbers is not None:
+            raise
         return None, str(error)
     return sweep, ""
 

@@ -38,8 +38,13 @@ def map_in_order(
         description: What the work is, for progress bars and messages.
 
     Raises:
-        JobError: If a worker died, or the work cannot be sent to another process.
+        JobError: If a worker died, the work cannot be sent to another process, or `executor` cannot take work.
     """
+    if executor is not None and not hasattr(executor, "submit"):
+        raise JobError(
+            "a concurrent.futures.Executor is wanted, as ProcessPoolExecutor(2), or None for this process; "
+            f"got {type(executor).__name__}"
+        )
     if executor is None:
         with one_thread():
             return [work(item) for item in track(items, description)]
