@@ -34,9 +34,9 @@ class MaskedRead:
 
     Args:
         weight: What stands in for the parameter while the model runs.
-        factors: By axis of the weight, what each index along it is multiplied by: one row of numbers, or one row per
-            example. None if the groups do not lie along axes.
-        masked: The weight with its groups masked, for any read but a known one; None with a row per example.
+        factors: By axis of the weight, what each index along it is multiplied by: one row of numbers, or one row for
+            each of some equal runs of examples. None if the groups do not lie along axes.
+        masked: The weight with its groups masked, for any read but a known one; None with several rows.
     """
 
     weight: Tensor
@@ -45,11 +45,11 @@ class MaskedRead:
 
 
 class GroupedReads(TorchFunctionMode):
-    """While active, every read of a stand-in is masked."""
+    """While active, every read of a stand-in is masked, in a run of a model on `n_examples` examples."""
 
-    def __init__(self, reads: Mapping[str, MaskedRead]) -> None:
+    def __init__(self, reads: Mapping[str, MaskedRead], n_examples: int) -> None:
         super().__init__()
-        self.reads = reads
+        self.reads, self.n_examples = reads, n_examples
         self.names = {id(read.weight): name for name, read in reads.items()}
         self._copies: dict[str, Tensor] = {}
 
@@ -68,7 +68,7 @@ class GroupedReads(TorchFunctionMode):
         factors = None if read is None else self._factors_for(read)
         if read is None or factors is None:
             return func(*self._with_copies(args), **self._with_copies(kwargs))
-        return _masked(read, factors)
+        return _masked(read, factors, self.n_examples)
 
     def _factors_for(self, read: Read) -> Mapping[int, Tensor] | None:
         """What to multiply by around this read; None if it needs a masked copy."""
@@ -143,29 +143,29 @@ class GroupSampler:
             sizes: Examples in each run.
         """
         if not self.one_run:
-            return [self._mode(kept, weights) for kept, _ in zip(samples, sizes, strict=False)]
-        sample_of = _sample_of(sizes[0], min(len(samples), sizes[0]), samples[0].device)
-        return [self._mode(torch.stack(samples), weights, sample_of)]
+            return [self._mode(kept, weights, size) for kept, size in zip(samples, sizes, strict=False)]
+        n_examples = sizes[0]
+        kept = torch.stack(samples[:n_examples])
+        if n_examples % len(kept):  # no equal runs of examples: one row for each example
+            kept = kept.index_select(0, _sample_of(n_examples, len(kept), kept.device))
+        return [self._mode(kept, weights, n_examples)]
 
-    def _mode(self, kept: Tensor, weights: Mapping[str, Tensor], sample_of: Tensor | None = None) -> GroupedReads:
-        factors = self._factors(kept, sample_of)
+    def _mode(self, kept: Tensor, weights: Mapping[str, Tensor], n_examples: int) -> GroupedReads:
+        factors = self._factors(kept)
         reads = {}
         for name in self.along:
             copy = None if self.one_run else self._copy_of(name, weights[name], kept)
             reads[name] = MaskedRead(weights[name], factors.get(name), copy)
-        return GroupedReads(reads)
+        return GroupedReads(reads, n_examples)
 
-    def _factors(self, kept: Tensor, sample_of: Tensor | None) -> dict[str, dict[int, Tensor]]:
+    def _factors(self, kept: Tensor) -> dict[str, dict[int, Tensor]]:
         factors: dict[str, dict[int, Tensor]] = {name: {} for name, found in self.along.items() if found is not None}
         if not self._lying:
             return factors
         always = F.pad(kept, (0, 1), value=1.0)  # the last entry: always kept
         # one look-up for all weights, so that its backward pass is one addition, too
         chosen = always.index_select(-1, self._index.to(kept.device))
-        if sample_of is not None:
-            chosen = chosen.index_select(0, sample_of)  # (examples, indices)
-        sizes = [len(groups) for *_, groups in self._lying]
-        for (name, axis, _), piece in zip(self._lying, chosen.split(sizes, dim=-1), strict=True):
+        for (name, axis, _), piece in zip(self._lying, chosen.split(self._sizes, dim=-1), strict=True):
             factors[name][axis] = factors[name][axis] * piece if axis in factors[name] else piece
         return factors
 
@@ -179,6 +179,10 @@ class GroupSampler:
         """Their groups one after the other; "in no group" is the last entry of all."""
         return torch.cat([groups for *_, groups in self._lying]).remainder(self.layout.n_groups + 1)
 
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [len(groups) for *_, groups in self._lying]
+
     def _copy_of(self, name: str, weight: Tensor, kept: Tensor) -> Callable[[], Tensor]:
         return lambda: self.layout.masked_weight(name, weight, kept)
 
@@ -190,48 +194,49 @@ def _sample_of(n_examples: int, n_samples: int, device: torch.device) -> Tensor:
     return torch.arange(n_samples).repeat_interleave(bounds.diff()).to(device)
 
 
-def _masked(read: Read, factors: Mapping[int, Tensor]) -> Tensor:
+def _masked(read: Read, factors: Mapping[int, Tensor], n_examples: int) -> Tensor:
     inputs, is_masked_after = read.inputs, False
     for axis, factor in factors.items():
         if read.places[axis] == INPUT:
-            inputs = _multiplied(inputs, factor, read.channel)
+            inputs = _multiplied(inputs, factor, read.channel, n_examples)
         is_masked_after |= read.places[axis] != INPUT
     if not is_masked_after:
         return read.run(inputs, read.bias)
     outputs = read.run(inputs, None)
     for axis, factor in factors.items():
         if read.places[axis] == OUTPUT:
-            outputs = _multiplied(outputs, factor, read.channel)
+            outputs = _multiplied(outputs, factor, read.channel, n_examples)
         elif read.places[axis] != INPUT:
-            outputs = outputs * _by_token(read.inputs, factor).unsqueeze(-1).to(outputs.dtype)
+            outputs = outputs * _by_token(read.inputs, factor, n_examples).unsqueeze(-1).to(outputs.dtype)
     if read.bias is None:
         return outputs
     return outputs + read.bias.reshape(-1, *[1] * (-1 - read.channel))
 
 
-def _multiplied(values: Tensor, factor: Tensor, channel: int) -> Tensor:
-    """Values times a number per channel, or per example and channel; examples lie along the first axis."""
+def _multiplied(values: Tensor, factor: Tensor, channel: int, n_examples: int) -> Tensor:
+    """Values times a number per channel, or per run of examples and channel; examples lie along the first axis."""
     factor = factor.to(values.dtype)
     trailing = [1] * (-1 - channel)
     if factor.ndim == 1:
         return values * factor.reshape(-1, *trailing)
-    n_rows, n_examples = values.shape[0], factor.shape[0]
-    between = [1] * (values.ndim + channel - 1)  # axes between the examples and the channels
-    if n_rows in (1, n_examples):  # 1: the same for all examples so far
-        return values * factor.reshape(n_examples, *between, -1, *trailing)
-    if n_rows % n_examples:
+    n_rows, n_runs = values.shape[0], factor.shape[0]
+    between = [1] * (values.ndim + channel)  # axes between the runs and the channels
+    if n_rows == 1:  # the same for all examples so far
+        values = values.expand(n_examples, *values.shape[1:])
+    elif n_rows % n_examples:
         raise UnknownRead(f"a layer reads {n_rows} rows for {n_examples} examples")
-    of_example: Tensor = values.unflatten(0, (n_examples, -1))  # examples and positions in one axis
-    return (of_example * factor.reshape(n_examples, 1, *between, -1, *trailing)).flatten(0, 1)
+    # the rows of one run lie together, one for each example or several (positions)
+    masked: Tensor = values.unflatten(0, (n_runs, -1)) * factor.reshape(n_runs, *between, -1, *trailing)
+    return masked.flatten(0, 1)
 
 
-def _by_token(tokens: Tensor, factor: Tensor) -> Tensor:
+def _by_token(tokens: Tensor, factor: Tensor, n_examples: int) -> Tensor:
     """The number of each token, or of each example's token."""
     if factor.ndim == 1:
         return factor[tokens]
-    if len(tokens) != len(factor):
-        raise UnknownRead(f"an embedding reads {len(tokens)} rows for {len(factor)} examples")
-    return factor.gather(1, tokens.reshape(len(tokens), -1)).reshape(tokens.shape)
+    if len(tokens) != n_examples:
+        raise UnknownRead(f"an embedding reads {len(tokens)} rows for {n_examples} examples")
+    return factor.gather(1, tokens.reshape(len(factor), -1)).reshape(tokens.shape)
 
 
 def _along(groups: tuple[Tensor, ...], shape: torch.Size) -> tuple[Along, ...] | None:
