@@ -8,18 +8,21 @@ Two tasks on one network are masked weight by weight, row by row, unit by unit, 
 random groups of the same sizes (`RandomGroups`), learned the same way. *Separation* is the mean of two differences, in
 accuracy: the own task's minus the other's with only the mask's weights, and the other's minus the own without them. The
 *gap* is the separation minus that of random groups, with its 95 % interval over networks of several seeds (Student's
-t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times that ("x 5").
+t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times ("x 5") and fifty times
+that ("x 50").
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -120,17 +123,28 @@ class Network:
 
 MEASURED = {
     "transformer": Network(
-        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block")
+        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block", "block x 50")
     ),
     "add_mul": Network(
         "MLP, addition and multiplication",
         add_mul,
-        ("weight", "row", "column", "unit", "cluster", "cluster x 5"),
+        ("weight", "row", "column", "unit", "cluster", "cluster x 50"),
     ),
     "pruned": Network(
         "pruned MLP, left and right digit",
         pruned,
-        ("weight", "row", "column", "unit", "half rows", "cluster", "cluster x 5", "layer"),
+        (
+            "weight",
+            "row",
+            "column",
+            "unit",
+            "half rows",
+            "cluster",
+            "cluster x 5",
+            "cluster x 50",
+            "layer",
+            "layer x 50",
+        ),
     ),
 }
 
@@ -192,20 +206,45 @@ def score(subject: Subject, granularity: Granularity, price: float) -> Score:
 Scores = dict[str, dict[str, Score]]  # by grouping, then "real" or "random"
 
 
-def scores_of(job: tuple[str, int]) -> tuple[Scores, float]:
-    """All groupings of the network of one kind and seed, and the CPU seconds that it took."""
+def scores_of(job: tuple[str, int], kept: Path | None) -> tuple[Scores, float]:
+    """All groupings of the network of one kind and seed, and the CPU seconds that it took.
+
+    What was found before, and is kept in a file, is not measured again.
+    """
     torch.set_num_threads(1)
     start = time.process_time()
     name, seed = job
-    subject = MEASURED[name].build(seed)
-    found: Scores = {}
-    for grouping in MEASURED[name].groupings:
-        what, _, price = grouping.partition(" x ")
-        real = granularity_of(what, subject)
-        both = {"real": real} if what == "weight" else {"real": real, "random": RandomGroups(real, seed)}
-        found[grouping] = {kind: score(subject, each, float(price or 1)) for kind, each in both.items()}
-        print(name, seed, grouping, *(f"{kind} {each}" for kind, each in found[grouping].items()), file=sys.stderr)
-    return found, time.process_time() - start
+    path = None if kept is None else kept / f"{name}-{seed}.json"
+    found = {} if path is None or not path.exists() else _read(path)
+    missing = [grouping for grouping in MEASURED[name].groupings if grouping not in found]
+    if missing:
+        subject = MEASURED[name].build(seed)
+        for grouping in missing:
+            found[grouping] = measured(subject, grouping, seed)
+            print(name, seed, grouping, found[grouping], file=sys.stderr)
+            if path is not None:
+                _write(path, found)
+    return {grouping: found[grouping] for grouping in MEASURED[name].groupings}, time.process_time() - start
+
+
+def measured(subject: Subject, grouping: str, seed: int) -> dict[str, Score]:
+    """One grouping, and random groups of the same sizes."""
+    what, _, price = grouping.partition(" x ")
+    real = granularity_of(what, subject)
+    both = {"real": real} if what == "weight" else {"real": real, "random": RandomGroups(real, seed)}
+    return {kind: score(subject, each, float(price or 1)) for kind, each in both.items()}
+
+
+def _write(path: Path, found: Scores) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        json.dumps({name: {kind: asdict(each) for kind, each in both.items()} for name, both in found.items()})
+    )
+
+
+def _read(path: Path) -> Scores:
+    kept = json.loads(path.read_text())
+    return {grouping: {kind: Score(**each) for kind, each in both.items()} for grouping, both in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -303,6 +342,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="networks at once")
     parser.add_argument("--cost", action="store_true", help="only what a step of a unit mask costs")
     parser.add_argument("--picture", type=Path, default=None, help="where the picture goes (all networks: docs/images)")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for what is measured; what lies there is not measured again"
+    )
     options = parser.parse_args()
     if options.cost:
         import unit_masks
@@ -312,7 +354,7 @@ def main() -> None:
     by_network = {}
     jobs = [(name, seed) for name in options.only for seed in range(1, N_NETWORKS + 1)]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as executor:
-        results = executor.map(scores_of, jobs)
+        results = executor.map(partial(scores_of, kept=options.keep), jobs)
         for name in options.only:
             several = [next(results) for _ in range(N_NETWORKS)]
             rows = by_network[name] = rows_of([scores for scores, _ in several])
