@@ -45,7 +45,7 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
         (["nonsense"], "nonsense"),
         (["demo", "--nonsense"], "--nonsense"),
         (["demo", "--seed", "many"], "--seed"),
-        (["demo", "--seed", "-1"], "non-negative"),
+        (["demo", "--seed", "-1"], "--seed must be 0 or a larger number, got -1"),
         (["demo", "--out", "my_models.py/demo"], "choose another --out"),
         (["demo", "--out", "."], "choose another --out"),
         (["units", "nowhere"], "neither a folder nor module.path:factory"),
@@ -65,6 +65,23 @@ def test_bad_input_is_one_line_with_exit_code_2(factories, capsys, words, says):
     assert says in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_a_table_that_cannot_be_written_is_one_line_with_exit_code_2(factories, capsys):
+    code, _, err = run(capsys, "units", "my_models:good", "--csv", "no/such/folder/units.csv")
+    assert code == 2
+    assert err == "modscope: cannot write no/such/folder/units.csv: No such file or directory\n"
+
+
+def test_ctrl_c_is_one_line_with_exit_code_130_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modscope.studies.demo.two_digits", interrupted)
+    code, out, err = run(capsys, "demo", "--out", str(tmp_path / "new" / "demo"), "--jobs", "1", "--quiet")
+    assert (code, out) == (130, "")
+    assert err == "modscope: stopped; nothing that was finished is lost\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback(factories):

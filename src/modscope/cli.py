@@ -18,6 +18,7 @@ app = App(
     name="modscope",
     help="Is a trained neural network made of parts, what do the parts do, and is that more than chance?",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `main` says a word about it
 )
 
 Quiet = Annotated[bool, Parameter(help="Print no progress, only the result.", negative="")]
@@ -38,6 +39,8 @@ def demo(
     """
     from modscope.studies.demo import Demo, run_demo
 
+    if seed < 0:
+        raise StudyError(f"--seed must be 0 or a larger number, got {seed}")
     with _progress(quiet):
         finished = run_demo(Demo(seed=seed), out, n_jobs=jobs)
     print(finished.summary())
@@ -64,13 +67,14 @@ def units(
     the folder that MODSCOPE_DATA names.
     """
     from modscope.models.sources import read_model
+    from modscope.records import write_whole
     from modscope.wiring.trace import read_wiring
 
     with _progress(quiet):
         wiring = read_wiring(*read_model(model, shape=_shape(shape)))
     print(wiring)
     if csv is not None:
-        wiring.to_frame().write_csv(csv)
+        write_whole(csv, wiring.to_frame().write_csv().encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.exit(_refuse(error))
     except KeyboardInterrupt:
-        print("stopped; nothing that was finished is lost", file=sys.stderr)
+        print("modscope: stopped; nothing that was finished is lost", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

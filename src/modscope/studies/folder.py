@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def finished_folder(folder: Path, is_ours: Callable[[Record], bool]) -> Iterator
     """
     if folder.exists() or folder.is_symlink():
         _check_replaceable(folder, is_ours)
+    made = [parent for parent in folder.parents if not parent.exists()]  # innermost first
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -41,6 +43,15 @@ def finished_folder(folder: Path, is_ours: Callable[[Record], bool]) -> Iterator
         ) from error
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+        if not folder.exists():
+            _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, up to one that somebody else has put something into."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _check_replaceable(folder: Path, is_ours: Callable[[Record], bool]) -> None:
