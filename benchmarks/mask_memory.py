@@ -14,11 +14,12 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from steps import Step, plain_step
 
-from masks import ROWS, naive_step, our_step, plain_step, task_of
+from masks import ROWS, naive_step, our_step, task_of
 from modscope.masks.learner import MaskLearner
 from modscope.masks.sampling import rao_blackwell
 
@@ -30,12 +31,12 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def step_of(name: str, way: str) -> Callable[[], None]:
+def step_of(name: str, way: str) -> Step:
     build, make_inputs, batch_dim, n_samples, _, _ = ROWS[name]
     task = task_of(make_inputs(), batch_dim)
     inputs, targets = next(task.batches("train"))
     if way == "plain":
-        return plain_step(build().train(), inputs, targets)
+        return plain_step(build().train(), inputs, targets, F.cross_entropy)
     if way == "naive":
         return naive_step(build().eval(), inputs, targets, batch_dim, n_samples)
     learner = MaskLearner(estimator="rao_blackwell") if way == "hard" else MaskLearner()

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from steps import Step, cpu_medians, mask_step, plain_step
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from modscope.masks.layout import layout_of
 from modscope.masks.learner import MaskLearner
 from modscope.masks.objective import prepared
-from modscope.masks.optimise import Settings, Training
 from modscope.masks.parameters import chosen_parameters
 from modscope.tasks.task import Task
 
@@ -90,18 +90,7 @@ def task_of(inputs: Tensor, batch_dim: int) -> Task:
     return Task("bench", batches, batches, loss=F.cross_entropy, correct=lambda o, t: o.argmax(1) == t, batch_dim=batch_dim)  # fmt: skip  # noqa: E501
 
 
-def plain_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs), targets).backward()
-        optimizer.step()
-
-    return step
-
-
-def naive_step(model: nn.Module, inputs: Tensor, targets: Tensor, batch_dim: int, n_samples: int) -> Callable[[], None]:
+def naive_step(model: nn.Module, inputs: Tensor, targets: Tensor, batch_dim: int, n_samples: int) -> Step:
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     logits = {
         name: torch.full_like(weight, 2.0).requires_grad_() for name, weight in weights.items() if weight.ndim > 1
@@ -128,28 +117,11 @@ def naive_step(model: nn.Module, inputs: Tensor, targets: Tensor, batch_dim: int
     return step
 
 
-def our_step(model: nn.Module, task: Task, n_samples: int, learner: MaskLearner) -> Callable[[], None]:
+def our_step(model: nn.Module, task: Task, n_samples: int, learner: MaskLearner) -> Step:
     chosen = chosen_parameters(model, "weights")
     layout = layout_of("weight", chosen, None)
-    device = next(model.parameters()).device
-    objective = prepared(model, task, layout, chosen, n_samples, torch.Generator(device).manual_seed(0))
-    settings: Settings = learner._settings(1e-3)
-    logits = [tensor.requires_grad_() for tensor in layout.initial(2.0, device)]
-    training = Training(objective, settings, logits)
-    optimizer = torch.optim.Adam(logits, lr=settings.learning_rate, fused=True)
-    batch = next(task.batches("train"))
-    return lambda: training._step(optimizer, batch, 0, 0.0, soft=True)
-
-
-def cpu_medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            if repeat:  # the first round allocates
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
+    return mask_step(prepared(model, task, layout, chosen, n_samples, generator), learner)
 
 
 def measure(name: str, rounds: int) -> str:
@@ -158,7 +130,7 @@ def measure(name: str, rounds: int) -> str:
     task = task_of(make_inputs(), batch_dim)
     inputs, targets = next(task.batches("train"))
     steps = {
-        "plain": plain_step(build().train(), inputs, targets),
+        "plain": plain_step(build().train(), inputs, targets, F.cross_entropy),
         "naive": naive_step(build().eval(), inputs, targets, batch_dim, n_samples),
         "hard": our_step(build().eval(), task, n_samples, MaskLearner(estimator="rao_blackwell")),
         "soft": our_step(build().eval(), task, n_samples, MaskLearner()),

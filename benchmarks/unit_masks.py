@@ -11,17 +11,17 @@ Medians; goal: at most 1.1 plain steps.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from steps import Step, cpu_medians, mask_step, plain_step
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from modscope.masks.layout import LogitPerGroup, layout_of
+from modscope.masks.learner import MaskLearner
 from modscope.masks.objective import Objective, prepared
 from modscope.masks.parameters import chosen_parameters
 from modscope.masks.sampling import rao_blackwell
@@ -55,17 +55,6 @@ def loss_of(outputs: Any, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
 
 
-def plain_step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss_of(model(inputs), targets).backward()
-        optimizer.step()
-
-    return step
-
-
 def loss_with_copies(objective: Objective, logits: list[Tensor], batch: Any) -> tuple[Tensor, int]:
     """The loss with a masked copy of the weights for each sample, which runs on its own part of the batch."""
     layout, (inputs, targets) = objective.layout, batch
@@ -78,18 +67,15 @@ def loss_with_copies(objective: Objective, logits: list[Tensor], batch: Any) -> 
     return torch.stack(losses).mean(), len(inputs)
 
 
-def loss_by_reads(objective: Objective, logits: list[Tensor], batch: Any) -> tuple[Tensor, int]:
-    return objective.loss(logits, batch, rao_blackwell, 0.0)
-
-
-def mask_step(objective: Objective, loss_under_masks: Callable[..., tuple[Tensor, int]]) -> Callable[[], None]:
+def copying_step(objective: Objective) -> Step:
+    """A step on copies of the weights, with PyTorch's Adam and the penalty in the loss."""
     logits = [tensor.requires_grad_() for tensor in objective.layout.initial(2.0, torch.device("cpu"))]
     optimizer = torch.optim.Adam(logits, lr=0.2, fused=True)
     batch = next(objective.task.batches("train"))
 
     def step() -> None:
         optimizer.zero_grad()
-        loss, count = loss_under_masks(objective, logits, batch)
+        loss, count = loss_with_copies(objective, logits, batch)
         (loss + 0.1 / count * logits[0].sum()).backward()
         optimizer.step()
 
@@ -112,20 +98,14 @@ def measure(name: str, rounds: int) -> str:
     targets = torch.randint(10, (len(inputs),)) if inputs.is_floating_point() else inputs
     task = Task(name, [(inputs, targets)], [(inputs, targets)], loss=loss_of, correct=lambda outputs, _: outputs)
     units, rows = (objective_of(build().eval(), task, granularity) for granularity in ("unit", "row"))
+    learner = MaskLearner(estimator="rao_blackwell")
     steps = {
-        "plain": plain_step(build().train(), inputs, targets),
-        "copies": mask_step(units, loss_with_copies),
-        "unit": mask_step(units, loss_by_reads),
-        "row": mask_step(rows, loss_by_reads),
+        "plain": plain_step(build().train(), inputs, targets, loss_of),
+        "copies": copying_step(units),
+        "unit": mask_step(units, learner),
+        "row": mask_step(rows, learner),
     }
-    times: dict[str, list[float]] = {kind: [] for kind in steps}
-    for repeat in range(rounds + 1):
-        for kind, step in steps.items():
-            start = time.process_time()
-            step()
-            if repeat:  # the first round allocates
-                times[kind].append(time.process_time() - start)
-    medians = {kind: statistics.median(values) for kind, values in times.items()}
+    medians = cpu_medians(steps, rounds)
     ratios = " | ".join(f"{medians[kind] / medians['plain']:.2f}" for kind in ("copies", "unit", "row"))
     return f"| {title} | {medians['plain'] * 1e3:.1f} ms | {ratios} | {GOAL} |"
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modscope.errors import MaskError
+from modscope.masks.adam import Optimizer, adam
 from modscope.masks.objective import Objective
 from modscope.masks.sampling import ESTIMATORS, rao_blackwell
 from modscope.progress import track
@@ -108,26 +109,37 @@ class Training:
         # the official loop runs one step more than asked
         n_steps = settings.n_steps + settings.official
         n_soft = round(n_steps * (1 - settings.hard_share)) if self._samples_outputs else n_steps
-        # foreach/fused Adam is three times cheaper than the plain loop, and equal to it
-        optimizer = torch.optim.Adam(self.logits, lr=settings.learning_rate, fused=True)
+        optimizer = adam(self.logits)
         batches = _endless(self.objective.task)
         steps = iter(track(range(n_steps), f"mask of {self.objective.task.name}", total=n_steps))
         for step in steps:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * _RATE_AT[settings.schedule](step / n_steps)
-            self._step(optimizer, next(batches), step, step / n_steps, soft=step < n_soft)
+            self.step(optimizer, next(batches), step, step / n_steps, is_soft=step < n_soft)
             if self._is_settled(step):
                 break
+        settled_at = self.n_steps_done / n_steps
         for step in range(n_soft, n_steps) if self.n_steps_done < n_soft else ():
-            self._step(optimizer, next(batches), step, 1.0, soft=False)  # every run ends on hard samples
+            self.step(optimizer, next(batches), step, settled_at, is_soft=False)  # every run ends on hard samples
         return [tensor.detach() for tensor in self.logits]
 
     @property
     def _samples_outputs(self) -> bool:
         return self.settings.estimator == LOCAL and bool(self.objective.read_once)
 
-    def _step(self, optimizer: torch.optim.Optimizer, batch: Any, step: int, progress: float, *, soft: bool) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        if soft and self._samples_outputs:
+    def step(self, optimizer: Optimizer, batch: Any, step: int, progress: float, *, is_soft: bool) -> None:
+        """One step of learning on one batch.
+
+        Args:
+            optimizer: Moves the logits.
+            batch: Of the task.
+            step: Its number, for messages.
+            progress: Share of the steps that are done.
+            is_soft: Whether outputs may be sampled instead of masks.
+
+        Raises:
+            NotFiniteError: If the loss is not finite.
+        """
+        optimizer.zero_grad()
+        if is_soft and self._samples_outputs:
             loss, count = self.objective.locally_sampled_loss(self.logits, batch, rao_blackwell)
         else:
             estimator = ESTIMATORS.get(self.settings.estimator, rao_blackwell)
@@ -139,7 +151,7 @@ class Training:
         torch.autograd.backward(loss)
         self._penalise(count)
         self._clip()
-        optimizer.step()
+        optimizer.step(self.settings.learning_rate * _RATE_AT[self.settings.schedule](progress))
         self.n_steps_done += 1
 
     def _penalise(self, count: int) -> None:
