@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from modscope.graph.operator import NormalizedOperator, Part, places_of
@@ -110,42 +111,56 @@ def _neighbours(operator: NormalizedOperator) -> tuple[np.ndarray, ...]:
     they are, and either the first neighbour of a stretch of units, or -1 and where the run's list of neighbours
     begins; then all such lists, and all weights.
     """
-    parts = list(operator.both_ways())
-    sizes = np.empty(sum(_n_stored(part) for part in parts), dtype=np.float32)
-    lists = np.empty(sum(_n_listed(part) for part in parts), dtype=np.int32)
-    runs, n_sizes, n_listed = [], 0, 0
-    for part in parts:
-        own, there, run = places_of(part.rows), part.columns, slice(n_sizes, n_sizes + _n_stored(part))
-        listed = lists[n_listed : n_listed + _n_listed(part)]
-        if isinstance(part.sizes, np.ndarray):
-            width = part.sizes.shape[1]
-            sizes[run].reshape(part.sizes.shape)[...] = part.sizes
-            begins, lengths, begins_of_lists = np.arange(len(own)) * width, np.full(len(own), width), 0 * own
-            first = there.start if isinstance(there, slice) else -1
-            listed[:] = [] if isinstance(there, slice) else there
-        else:
-            rows = part.sizes.tocsr()
-            sizes[run] = rows.data
-            begins = begins_of_lists = rows.indptr[:-1].astype(np.int64)
-            lengths, first = np.diff(rows.indptr), -1
-            listed[:] = rows.indices + there.start if isinstance(there, slice) else there[rows.indices]
-        runs.append((own, n_sizes + begins, lengths, np.full(len(own), first), n_listed + begins_of_lists))
-        n_sizes, n_listed = run.stop, n_listed + len(listed)
+    lists, sizes = _Joined(), _Joined()
+    runs = []
+    for part in operator.both_ways():
+        runs_of = _dense_runs if isinstance(part.sizes, np.ndarray) else _sparse_runs
+        own = places_of(part.rows)
+        runs.append([own, *(np.broadcast_to(column, own.shape) for column in runs_of(part, lists, sizes))])
     units, *columns = (np.concatenate(several).astype(np.int64) for several in zip(*runs, strict=True))
     order = np.argsort(units, kind="stable")
     first_run = np.concatenate([[0], np.cumsum(np.bincount(units, minlength=len(operator.units)))])
-    return first_run, *(column[order] for column in columns), lists, sizes
+    return first_run, *(column[order] for column in columns), lists.whole(np.int32), sizes.whole(np.float32)
 
 
-def _n_stored(part: Part) -> int:
-    return int(part.sizes.size)  # of a sparse one: the entries that are not zero
+class _Joined:
+    """Arrays that become one."""
+
+    def __init__(self) -> None:
+        self.pieces: list[np.ndarray] = []
+        self.length = 0
+
+    def start_of(self, piece: np.ndarray) -> int:
+        """Where the piece, put in last, begins in the whole."""
+        self.pieces.append(piece)
+        self.length += piece.size
+        return self.length - piece.size
+
+    def whole(self, kind: type[np.generic]) -> np.ndarray:
+        """All pieces in a row."""
+        whole = np.empty(self.length, dtype=kind)
+        start = 0
+        for piece in self.pieces:
+            whole[start : start + piece.size].reshape(piece.shape)[...] = piece
+            start += piece.size
+        return whole
 
 
-def _n_listed(part: Part) -> int:
-    """Length of the part's list of neighbours: each weight its own, all rows one, or none for a stretch of units."""
-    if not isinstance(part.sizes, np.ndarray):
-        return _n_stored(part)
-    return 0 if isinstance(part.columns, slice) else len(part.columns)
+def _dense_runs(part: Part, lists: _Joined, sizes: _Joined) -> tuple[Any, ...]:
+    """Begins, lengths, first neighbours and begins of lists: one for each row, or one for all."""
+    n_rows, n_columns = part.sizes.shape
+    begins = sizes.start_of(part.sizes) + np.arange(n_rows) * n_columns
+    if isinstance(part.columns, slice):
+        return begins, n_columns, part.columns.start, 0
+    return begins, n_columns, -1, lists.start_of(part.columns)
+
+
+def _sparse_runs(part: Part, lists: _Joined, sizes: _Joined) -> tuple[Any, ...]:
+    """The same of a part whose rows have neighbours of their own."""
+    rows, there = sp.csr_array(part.sizes), part.columns
+    listed = rows.indices + there.start if isinstance(there, slice) else there[rows.indices]
+    begins = rows.indptr[:-1].astype(np.int64)
+    return sizes.start_of(rows.data) + begins, np.diff(rows.indptr), -1, lists.start_of(listed) + begins
 
 
 def _sweep(least: float, units_at_once: int, *arguments: Any) -> int:

@@ -106,26 +106,17 @@ def sweep(
             labels[unit] = best
             for run in range(first_run[unit], first_run[unit + 1]):
                 some = sizes[starts[run] : starts[run] + lengths[run]]
-                if firsts[run] < 0:
-                    there = neighbours[lists[run] : lists[run] + lengths[run]]
-                    shift_scattered(links[own], links[best], there, some)
-                else:
-                    stretch = slice(firsts[run], firsts[run] + lengths[run])
-                    shift_stretch(links[own, stretch], links[best, stretch], some)
+                shift(links[own], links[best], firsts[run], neighbours[lists[run] :], some)
     return n_moves
 
 
 @compiled
-def shift_scattered(own: np.ndarray, best: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> None:
-    """Take a unit's weights from its old cluster's links and give them to its new one's, neighbour by neighbour."""
-    for index in range(len(sizes)):
-        own[places[index]] -= sizes[index]
-        best[places[index]] += sizes[index]
+def shift(own: np.ndarray, best: np.ndarray, first: int, places: np.ndarray, sizes: np.ndarray) -> None:
+    """Take a unit's weights from its old cluster's links and give them to its new one's, neighbour by neighbour.
 
-
-@compiled
-def shift_stretch(own: np.ndarray, best: np.ndarray, sizes: np.ndarray) -> None:
-    """The same for neighbours that are a stretch of units."""
+    The neighbours are a stretch from `first` on or, if that is negative, in the places listed.
+    """
     for index in range(len(sizes)):
-        own[index] -= sizes[index]
-        best[index] += sizes[index]
+        place = places[index] if first < 0 else first + index
+        own[place] -= sizes[index]
+        best[place] += sizes[index]
