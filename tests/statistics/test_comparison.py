@@ -77,6 +77,15 @@ def test_z_is_undefined_with_a_reason_where_the_null_does_not_vary() -> None:
     assert "z is undefined" in (comparison.note or "")
 
 
+def test_a_value_far_on_the_side_that_is_not_claimed_speaks_against_the_null_model() -> None:
+    samples = np.random.default_rng(0).normal(size=19).tolist()
+    for observed, alternative in ((8.0, "less"), (-8.0, "greater")):
+        assert "look whether the null model" in (comparison_with(observed, samples, alternative).note or "")
+    for observed, alternative in ((-8.0, "less"), (8.0, "greater"), (8.0, "two-sided"), (1.0, "less")):
+        assert "look whether" not in (comparison_with(observed, samples, alternative).note or "")
+    assert "look whether" not in (comparison_with(8.0, samples[:10], "less").note or "")  # too few to tell
+
+
 def test_effect_is_positive_in_the_direction_of_the_claim() -> None:
     assert comparison_with(1.5, [2.0, 2.0]).effect == pytest.approx(0.25)
     assert comparison_with(1.5, [2.0, 2.0], "greater").effect == pytest.approx(-0.25)

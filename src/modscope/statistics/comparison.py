@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Alternative: TypeAlias = Literal["less", "greater", "two-sided"]
 ALTERNATIVES = ("less", "greater", "two-sided")
+FAR = 4.0  # standard deviations beyond which a value on the side that is not claimed speaks against the null model ...
+ENOUGH = 19  # ... if there are so many samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,11 @@ class Comparison:
         notes = []
         if not self._null_varies:
             notes.append("all null samples are equal, so that z is undefined")
+        if self._is_far_on_the_other_side:
+            notes.append(
+                f"the observed value is {abs(self.z_score or 0.0):.1f} standard deviations on the other side of every "
+                "null sample: look whether the null model draws what it should"
+            )
         if self.floor > 0.05:
             notes.append(f"{self.n_samples} samples cannot give p <= .05")
         if len(self.looks) > 1:
@@ -200,6 +207,13 @@ class Comparison:
     @property
     def _tolerance(self) -> float:
         return TIE * max(abs(self.observed), float(np.abs(self.null_samples).max()), 1e-30)
+
+    @property
+    def _is_far_on_the_other_side(self) -> bool:
+        """Does a one-sided claim fail by so much that rather the null model is wrong?"""
+        if self.alternative == "two-sided" or self.z_score is None or not self._tails[0].all():
+            return False
+        return self.n_samples >= ENOUGH and abs(self.z_score) > FAR
 
     @property
     def _null_varies(self) -> bool:
