@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from modscope.masks import sampling
-from modscope.masks.sampling import conditional_factors, factor_fit, rao_blackwell
+from modscope.masks import compiled
+from modscope.masks.gradient_factors import conditional_factors, factor_fit
+from modscope.masks.sampling import rao_blackwell
 
 kernels = pytest.importorskip("modscope.masks.kernels", reason="numba is not installed")
 
@@ -61,7 +62,7 @@ def test_compiled_copies_and_gradients_are_those_of_the_definition_for_the_same_
         torch.stack([(copy * pull).sum() for copy, pull in zip(copies, pulls, strict=True)]).sum(), tracked
     )
     shorts = np.empty(1608, np.int16)
-    kernels.draw(sampling.stream(torch.Generator().manual_seed(1)), 0, shorts)
+    kernels.draw(compiled.stream(torch.Generator().manual_seed(1)), 0, shorts)
     uniform = torch.from_numpy(shorts[: logits.numel()].astype(np.int64)).view_as(logits) + 32768
     border = (torch.sigmoid(logits.double()) * 65536).clamp(max=65535)
     kept_factor, removed_factor = conditional_factors(logits)
@@ -100,7 +101,7 @@ def test_copies_in_one_step_are_spread_evenly_and_neighbours_independent() -> No
 
 
 def test_without_numba_the_same_distribution_comes_from_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_kernels", lambda: None)
+    monkeypatch.setattr(compiled, "_kernels", lambda: None)
     n = 1_000_000
     for copy in rao_blackwell(torch.full((n,), 1.0), torch.ones(n), 2, torch.Generator().manual_seed(0), 0.0):
         kept, expected = int(copy.sum()), n / (1 + np.exp(-1.0))

@@ -105,6 +105,7 @@ def test_a_weight_that_is_suddenly_read_otherwise_is_an_error_not_a_wrong_gradie
 
 def copies_and_gradients(n_samples: int, count: int) -> dict[str, list[torch.Tensor]]:
     """What a masked layer gives: in one run, and as one product for each masked copy, from the same random numbers."""
+    kernels = pytest.importorskip("modscope.masks.kernels", reason="numba is not installed")
     draws = torch.Generator().manual_seed(0)
     weight, start = torch.randn(30, 41, generator=draws), 3 * torch.randn(30, 41, generator=draws)
     pull = torch.randn(count, 30, generator=draws)
@@ -114,7 +115,7 @@ def copies_and_gradients(n_samples: int, count: int) -> dict[str, list[torch.Ten
         inputs = torch.linspace(-1, 1, count * 41).reshape(count, 41).requires_grad_()
         logits = start.clone().requires_grad_()
         if way == "one run":
-            outputs = chunked_linear(inputs, weight, logits, n_samples, generator, Scratch())
+            outputs = chunked_linear(inputs, weight, logits, n_samples, generator, Scratch(), kernels)
         else:
             copies = rao_blackwell(logits, weight, n_samples, generator, 0.0)
             bounds = [count * sample // n_samples for sample in range(n_samples + 1)]
@@ -151,7 +152,7 @@ def test_single_precision_agrees_with_double_precision_with_and_without_numba(
     is_compiled: bool, of_variance: torch.dtype, rounding: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_compiled:
-        monkeypatch.setattr("modscope.masks.sampling._kernels", lambda: None)
+        monkeypatch.setattr("modscope.masks.compiled._kernels", lambda: None)
     double = outputs_and_gradients(torch.float64)
     monkeypatch.setattr("modscope.masks.reads.variance_precision", lambda _: of_variance)
     for found, exact in zip(outputs_and_gradients(torch.float32), double, strict=True):

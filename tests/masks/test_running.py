@@ -12,10 +12,11 @@ from torch.func import functional_call
 from modscope.errors import TaskError
 from modscope.masks.applied import applied
 from modscope.masks.attention import QuickAttention
+from modscope.masks.gradient_factors import conditional_factors
 from modscope.masks.layout import LogitPerWeight
 from modscope.masks.learner import MaskLearner
 from modscope.masks.running import Running, quickest
-from modscope.masks.sampling import ESTIMATORS, conditional_factors
+from modscope.masks.sampling import ESTIMATORS
 from modscope.tasks.task import Task, evaluate
 
 

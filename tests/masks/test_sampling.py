@@ -8,14 +8,8 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from modscope.masks.sampling import (
-    ESTIMATORS,
-    conditional_factors,
-    kept_samples,
-    mean_factor,
-    rao_blackwell,
-    straight_through,
-)
+from modscope.masks.gradient_factors import conditional_factors, mean_factor
+from modscope.masks.sampling import ESTIMATORS, kept_samples, rao_blackwell, straight_through
 
 LOGITS = [-9.0, -4.0, -0.05, 0.0, 0.001, 0.3, 2.0, 8.0]
 

@@ -10,13 +10,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modscope.masks.sampling import factor_fit, flat, kernels_for, stream
+from modscope.masks.compiled import flat, stream
+from modscope.masks.gradient_factors import factor_fit
 
 _SCRATCH = 2**20  # numbers: 4 MB, which a processor's outer caches hold
 
@@ -42,14 +44,17 @@ def chunked_linear(
     n_samples: int,
     generator: torch.Generator,
     scratch: Scratch,
+    kernels: ModuleType,
 ) -> Float[Tensor, "examples outputs"]:
     """Products of examples with masked weights, without a bias; the logits get Rao-Blackwell gradients.
 
     Equal to `rao_blackwell` copies of the weight, one for each of `n_samples` chunks of the examples. All tensors are
-    of single precision, on a processor, and numba is there: see `kernels_for`.
+    of single precision, on a processor; `kernels` are the compiled loops for such (see `kernels_for`).
     """
     bounds = [len(inputs) * sample // n_samples for sample in range(n_samples + 1)]
-    return _chunked_linear(inputs, weight, logits, list(itertools.pairwise(bounds)), stream(generator), scratch)
+    return _chunked_linear(
+        inputs, weight, logits, list(itertools.pairwise(bounds)), stream(generator), scratch, kernels
+    )
 
 
 class _ChunkedLinear(torch.autograd.Function):
@@ -62,13 +67,14 @@ class _ChunkedLinear(torch.autograd.Function):
         bounds: list[tuple[int, int]],
         seed: int,
         scratch: Scratch,
+        kernels: ModuleType,
     ) -> Tensor:
         inputs, weight, logits = inputs.contiguous(), weight.contiguous(), logits.contiguous()
-        ctx.bounds, ctx.seed, ctx.scratch = bounds, seed, scratch
+        ctx.bounds, ctx.seed, ctx.scratch, ctx.kernels = bounds, seed, scratch, kernels
         ctx.save_for_backward(inputs, weight, logits)
         outputs = torch.empty(len(inputs), len(weight))
         for low, high in _row_blocks(weight, len(bounds)):
-            copies = _masked(weight[low:high], logits[low:high], seed, low, len(bounds), scratch)
+            copies = _masked(weight[low:high], logits[low:high], seed, low, len(bounds), scratch, kernels)
             for copy, (start, stop) in zip(copies, bounds, strict=True):
                 torch.mm(inputs[start:stop], copy.T, out=outputs[start:stop, low:high])
         return outputs
@@ -77,15 +83,14 @@ class _ChunkedLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, logits = ctx.saved_tensors
         gradient = gradient.contiguous()
-        bounds, kernels = ctx.bounds, kernels_for(logits, weight)
-        assert kernels is not None
+        bounds, kernels = ctx.bounds, ctx.kernels
         for_inputs = torch.zeros_like(inputs) if ctx.needs_input_grad[0] else None
         for_logits = torch.empty_like(logits)
         for low, high in _row_blocks(weight, len(bounds)):
             if for_inputs is None:
                 copies = ctx.scratch.matrices(len(bounds), high - low, weight.shape[1])
             else:
-                copies = _masked(weight[low:high], logits[low:high], ctx.seed, low, len(bounds), ctx.scratch)
+                copies = _masked(weight[low:high], logits[low:high], ctx.seed, low, len(bounds), ctx.scratch, kernels)
                 for copy, (start, stop) in zip(copies, bounds, strict=True):
                     for_inputs[start:stop].addmm_(gradient[start:stop, low:high], copy)
             for copy, (start, stop) in zip(copies, bounds, strict=True):
@@ -94,15 +99,15 @@ class _ChunkedLinear(torch.autograd.Function):
             pulls = tuple(flat(copy) for copy in copies)
             place = low * weight.shape[1]
             kernels.follow(ctx.seed, place, *rows, pulls, factor_fit(), flat(for_logits[low:high]))
-        return for_inputs, None, for_logits, None, None, None
+        return for_inputs, None, for_logits, None, None, None, None
 
 
 _chunked_linear: Callable[..., Tensor] = _ChunkedLinear.apply
 
 
-def _masked(rows: Tensor, logits: Tensor, seed: int, low: int, n_copies: int, scratch: Scratch) -> Tensor:
-    kernels = kernels_for(logits, rows)
-    assert kernels is not None
+def _masked(
+    rows: Tensor, logits: Tensor, seed: int, low: int, n_copies: int, scratch: Scratch, kernels: ModuleType
+) -> Tensor:
     copies = scratch.matrices(n_copies, *rows.shape)
     kernels.mask(seed, low * rows.shape[1], flat(logits), flat(rows), tuple(flat(copy) for copy in copies))
     return copies

@@ -171,6 +171,13 @@ def factors(
 
 
 @compiled
+def chance(odds: np.float32) -> tuple[np.float32, np.float32]:
+    """The chance p that a weight is kept, given the odds against it, and p (1 - p)."""
+    kept = _f(1) / (_f(1) + odds)
+    return kept, kept * kept * odds
+
+
+@compiled
 def moments(logits: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
     """Write the mean w p of each masked weight, and its variance w^2 p (1 - p)."""
     odds = np.empty(BLOCK, np.float32)
@@ -178,9 +185,9 @@ def moments(logits: np.ndarray, weights: np.ndarray, means: np.ndarray, variance
         weight, mean, variance = weights[low : low + BLOCK], means[low : low + BLOCK], variances[low : low + BLOCK]
         odds_against(logits[low : low + BLOCK], odds)
         for i in range(np.uint64(weight.size)):
-            kept = _f(1) / (_f(1) + odds[i])
+            kept, spread = chance(odds[i])
             mean[i] = weight[i] * kept
-            variance[i] = weight[i] * weight[i] * kept * kept * odds[i]
+            variance[i] = weight[i] * weight[i] * spread
 
 
 @compiled
@@ -194,6 +201,5 @@ def follow_moments(logits: np.ndarray, weights: np.ndarray, by_mean: np.ndarray,
         weight, mean, variance = weights[low : low + BLOCK], by_mean[low : low + BLOCK], by_variance[low : low + BLOCK]
         odds_against(logits[low : low + BLOCK], odds)
         for i in range(np.uint64(weight.size)):
-            kept = _f(1) / (_f(1) + odds[i])
-            along = weight[i] * kept * kept * odds[i]
-            mean[i] = along * (mean[i] + weight[i] * (_f(1) - _f(2) * kept) * variance[i])
+            kept, spread = chance(odds[i])
+            mean[i] = weight[i] * spread * (mean[i] + weight[i] * (_f(1) - _f(2) * kept) * variance[i])

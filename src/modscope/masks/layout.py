@@ -184,11 +184,12 @@ def layout_of(granularity: Granularity, parameters: Mapping[str, nn.Parameter], 
     needs_wiring(granularity)  # refuses unknown names
     if isinstance(granularity, Mapping):
         return _given_groups(granularity, shapes)
-    if wiring is None and needs_wiring(granularity):
+    if isinstance(granularity, Grouping) and not granularity.needs_wiring:
+        return granularity.layout(parameters, wiring)
+    if wiring is None:
         raise MaskError(f"granularity {granularity!r} needs the wiring; give wiring=read_wiring(model, inputs)")
     if isinstance(granularity, Grouping):
         return granularity.layout(parameters, wiring)
-    assert wiring is not None  # every other granularity needs it
     return _wired_groups(granularity, shapes, wiring)
 
 

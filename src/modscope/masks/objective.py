@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from modscope.calling import Inputs, device_of, moved, split_batch
 from modscope.errors import MaskError, TaskError
 from modscope.masks.chunked_linear import Scratch
 from modscope.masks.chunks import batch_axes, cut, first_examples, joined, leaves, n_examples
+from modscope.masks.compiled import kernels_for
 from modscope.masks.group_reads import GroupSampler, UnknownRead
 from modscope.masks.layout import Layout, LogitPerGroup, LogitPerWeight
 from modscope.masks.reads import (
@@ -27,7 +29,7 @@ from modscope.masks.reads import (
     WeightReads,
 )
 from modscope.masks.running import Running, agree, quickest
-from modscope.masks.sampling import Estimator, kernels_for, rao_blackwell
+from modscope.masks.sampling import Estimator, rao_blackwell
 from modscope.masks.vectorized import vectorized
 from modscope.tasks.task import Task, checked_loss
 
@@ -87,8 +89,9 @@ class Objective:
                 return self.grouped_outputs(kept, batch, self.groups)
             except UnknownRead:  # of a kind that the first batch did not show
                 return self.grouped_outputs(kept, batch, self.groups.one_by_one())
-        if estimator is rao_blackwell and self._shares_one_run(logits):
-            sampler = ChunkedCopies(self.n_samples, self.generator, self._scratch)
+        kernels = self._kernels_for_one_run(logits) if estimator is rao_blackwell else None
+        if kernels is not None:
+            sampler = ChunkedCopies(self.n_samples, self.generator, self._scratch, kernels)
             return self._with_sampled_reads(logits, batch, sampler, estimator, progress)
         return self._with_copies(logits, batch, estimator, progress)
 
@@ -99,14 +102,13 @@ class Objective:
         copies = self.layout.masked(logits, self.weights, estimator, self.n_samples, self.generator, progress)
         return self._run(copies, batch, None)
 
-    def _shares_one_run(self, logits: list[Tensor]) -> bool:
-        """Whether all hard samples of a step can be drawn where the weights are read, in one run of the model."""
-        if torch.is_autocast_enabled("cpu"):  # products in another precision than the weights'
-            return False
+    def _kernels_for_one_run(self, logits: list[Tensor]) -> ModuleType | None:
+        """Compiled loops, if all hard samples of a step can be drawn where the weights are read, in one run."""
+        if torch.is_autocast_enabled("cpu") or self.read_once != self.weights.keys():
+            return None  # autocast: products in another precision than the weights'
         pairs = zip(logits, self.weights.values(), strict=True)
-        return self.read_once == self.weights.keys() and all(
-            kernels_for(logit, weight) is not None and not weight.requires_grad for logit, weight in pairs
-        )
+        found = [None if weight.requires_grad else kernels_for(logit, weight) for logit, weight in pairs]
+        return found[0] if all(found) else None
 
     def _with_sampled_reads(
         self, logits: list[Tensor], batch: Any, sampler: Sampler, estimator: Estimator, progress: float

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from modscope.errors import MaskError
 from modscope.masks.chunked_linear import Scratch, chunked_linear
-from modscope.masks.sampling import flat, kernels_for, rao_blackwell
+from modscope.masks.compiled import flat, kernels_for
+from modscope.masks.sampling import rao_blackwell
 
 _OTHERWISE = (
     "the model reads a weight in another way than on the first batch, so its outputs cannot be sampled; "
@@ -111,12 +113,14 @@ class ChunkedCopies:
     n_samples: int
     generator: torch.Generator
     scratch: Scratch
+    kernels: ModuleType
 
     def products(self, inputs: Tensor, weight: Moments) -> Tensor:
         """Examples times their chunk's copy of the weight."""
         n_chunks = min(self.n_samples, len(inputs))
         inputs = inputs.to(weight.weight.dtype)
-        return chunked_linear(inputs, weight.weight, weight.logits, n_chunks, self.generator, self.scratch)
+        operands = inputs, weight.weight, weight.logits
+        return chunked_linear(*operands, n_chunks, self.generator, self.scratch, self.kernels)
 
     def bias(self, inputs: Tensor, bias: Moments) -> Tensor:
         """Each example's chunk's copy of the bias."""
