@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import modscope.graph.operator as operators
 from modscope.graph.operator import NormalizedOperator, Stack, normalized_operator
-from modscope.graph.unit_graph import UnitGraph
+from modscope.graph.unit_graph import Block, UnitGraph
 from planted.graphs import chain, gaussian_mlp, pruned, random_blocks
 
 
@@ -79,6 +79,22 @@ def test_a_large_sparse_operator_multiplies_as_its_definition_both_ways(monkeypa
     here, there = (rng.standard_normal((1, n, 3), dtype=np.float32) for n in operator.shape)
     np.testing.assert_allclose(stack.forward(there)[0], whole @ there[0], atol=1e-5)
     np.testing.assert_allclose(stack.backward(here)[0], whole.T @ here[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_half_matrix_times_itself_is_as_defined(monkeypatch, seed):
+    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)
+    monkeypatch.setattr(operators, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(operators, "SHORT_SIDE", 40)
+    weights = [np.abs(weight) for weight in gaussian_mlp(seed, widths=(50, 20, 60, 15))]
+    renumbered = np.random.default_rng(seed).permutation(145)  # parts that are no stretches of units
+    graph = chain(weights)
+    for blocks in (graph.blocks, tuple(Block(renumbered[b.sources], renumbered[b.targets], b.sizes, b.name)
+                                       for b in graph.blocks)):  # fmt: skip
+        operator = normalized_operator(UnitGraph(blocks, np.zeros(145, dtype=int), ("all",)))
+        stack, half = Stack([operator]), slow_operator_of(operator)
+        assert stack.has_cheap_squares
+        np.testing.assert_allclose(stack.squares()[0], half.T @ half, atol=1e-5)
 
 
 def test_isolated_units_have_no_place():

@@ -111,3 +111,16 @@ def test_blocks_with_next_to_nothing_new_stay_orthonormal_and_find_every_eigenva
     found, vectors = largest_eigenpairs(lambda x: matrix @ x, 5, locked=locked, start=start, tolerance=1e-4)
     np.testing.assert_allclose(found[0], values[:5], atol=1e-5)
     np.testing.assert_allclose(vectors[0].T @ vectors[0], np.eye(5), atol=1e-5)
+
+
+def test_the_half_graph_times_itself_gives_the_vectors_that_lanczos_finds(monkeypatch):
+    graph = chain(gaussian_mlp(widths=(300, 150, 400)))
+    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)
+    operator = normalized_operator(graph)
+    found = []
+    for short_side in (0, 200):
+        monkeypatch.setattr(operators, "SHORT_SIDE", short_side)
+        rng = np.random.default_rng(0)
+        found.append(embed(operator, 8, graph.components[operator.units], rng=rng, tolerance=1e-4))
+    np.testing.assert_allclose(found[0].eigenvalues, found[1].eigenvalues, atol=1e-5)
+    np.testing.assert_allclose(np.abs(np.sum(found[0].vectors * found[1].vectors, axis=0)), 1, atol=1e-4)

@@ -20,6 +20,8 @@ SPARSE_COST = 5
 # Up to this many entries products are in float64. Then their rounding errors never move a unit from one cluster to
 # another, and a GPU, a batch of graphs and a single graph on the CPU end with the same clusters.
 DOUBLE_ENTRIES = 1 << 23
+# A half graph with so short a side is multiplied by itself in less time than Lanczos takes, in so many rows at once.
+SHORT_SIDE, ROWS_AT_ONCE = 1024, 4096
 Array: TypeAlias = np.ndarray | Tensor
 Positions: TypeAlias = slice | Int[np.ndarray, " _"]  # rows and columns need not be equally many
 
@@ -180,6 +182,32 @@ class Stack:
         turned = [(columns, rows) for rows, columns in self.places]
         return self._product(self.backwards, turned, self.shape[1], y * self.row_factors) * self.column_factors
 
+    def both(self, x: Any) -> Any:
+        """Forward, and back."""
+        return self.backward(self.forward(x))
+
+    @property
+    def has_cheap_squares(self) -> bool:
+        """Whether the half matrices times themselves cost less than the products that a search makes with them."""
+        is_dense = all(isinstance(part, np.ndarray) for part in self.forwards)
+        return is_dense and not self.is_double and self.shape[1] <= SHORT_SIDE < self.shape[0]
+
+    def squares(self) -> Float[np.ndarray, "graphs n n"]:
+        """Each transposed (half) matrix times itself, where that is cheap."""
+        n_graphs, n_columns = len(self.row_factors), self.shape[1]
+        total = np.zeros((n_graphs, n_columns, n_columns))
+        for first in range(0, self.shape[0], ROWS_AT_ONCE):
+            factors = self.row_factors[:, first : first + ROWS_AT_ONCE]
+            rows = np.zeros((n_graphs, factors.shape[1], n_columns), dtype=self.dtype)
+            for part, (own, columns) in zip(self.forwards, self.places, strict=True):
+                here, some = _overlap(own, first, first + factors.shape[1])
+                where = (here, columns) if isinstance(columns, slice) else (places_of(here)[:, None], columns)
+                rows[:, *where] += part[:, some]
+            rows *= factors
+            total += rows.swapaxes(1, 2) @ rows
+        squares: np.ndarray = self.column_factors * total * self.column_factors.swapaxes(1, 2)
+        return squares
+
     def _sizes(self, parts: Sequence[Part]) -> tuple[Any, Any]:
         """One part of all operators, and the same turned round."""
         if is_alone(parts[0].sizes, self.device):
@@ -296,6 +324,15 @@ def _as_slice(positions: Int[np.ndarray, " n"]) -> Positions:
 
 def _shifted(positions: Positions, by: int) -> Positions:
     return slice(positions.start + by, positions.stop + by) if isinstance(positions, slice) else positions + by
+
+
+def _overlap(positions: Positions, first: int, last: int) -> tuple[Positions, Positions]:
+    """Which positions, counted from `first`, lie before `last`, and where they stand in the list."""
+    if isinstance(positions, slice):
+        start, stop = max(positions.start, first), max(min(positions.stop, last), max(positions.start, first))
+        return slice(start - first, stop - first), slice(start - positions.start, stop - positions.start)
+    some = np.flatnonzero((positions >= first) & (positions < last))
+    return positions[some] - first, some
 
 
 def places_of(positions: Positions) -> Int[np.ndarray, " n"]:

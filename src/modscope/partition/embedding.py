@@ -17,6 +17,7 @@ from modscope.graph.operator import (
     Stack,
     as_numpy,
     is_alone,
+    is_numpy_best,
     namespace_of,
     normalized_operator,
 )
@@ -147,14 +148,13 @@ def _half_pairs(
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
     """Eigenpairs from the singular vectors of the half graphs; the known ones are left out."""
-    squares, right = _leading(
-        lambda x: stack.backward(stack.forward(x)),
-        n_wanted,
-        known[:, stack.shape[0] :] * np.sqrt(2),
-        stack,
-        rngs,
-        tolerance,
-    )
+    known_right = known[:, stack.shape[0] :] * np.sqrt(2)
+    if is_numpy_best(stack.device) and stack.has_cheap_squares:
+        n_there = min(n_wanted, stack.shape[1] - known.shape[2])
+        squares, exact = _leading_of(stack.squares(), n_there, known_right)
+        right: Any = stack.like(as_numpy(exact))
+    else:
+        squares, right = _leading(stack.both, n_wanted, known_right, stack, rngs, tolerance)
     values = np.sqrt(np.maximum(squares, 0))
     left = as_numpy(stack.forward(right))
     left /= np.maximum(values, MIN_SINGULAR_VALUE)[:, None]  # smaller ones have no partner on the long side
@@ -197,10 +197,15 @@ def _exact(
     """The same from the whole matrices."""
     n_graphs, size, _ = locked.shape
     identity = stack.like(np.broadcast_to(np.eye(size), (n_graphs, size, size)).copy())
+    return _leading_of(multiply(identity), n_wanted, locked)
+
+
+def _leading_of(matrices: Any, n_wanted: int, locked: Any) -> tuple[Float[np.ndarray, "graphs wanted"], Array]:
+    """The leading eigenpairs of matrices, but for the locked ones of eigenvalue 1."""
     # eigenvalue 1 becomes -1: out of the way, and never mixed with one of the wanted
-    deflated = multiply(identity) - 2 * locked @ locked.swapaxes(1, 2)
+    deflated = matrices - 2 * locked @ locked.swapaxes(1, 2)
     values, vectors = namespace_of(deflated).linalg.eigh(deflated)
-    first = size - n_wanted
+    first = values.shape[1] - n_wanted
     wanted = vectors[..., first:]
     largest_first: Array = wanted.flip(-1) if isinstance(wanted, Tensor) else np.ascontiguousarray(wanted[..., ::-1])
     return as_numpy(values)[:, first:][:, ::-1].copy(), largest_first
