@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,13 +80,14 @@ def leaves(value: Any) -> list[Any]:
 
 def _rebuilt(value: Any, entries: Any) -> Any:
     """`value` with its leaves replaced by the next entries."""
+    kind: Callable[..., Any] = type(value)
     if isinstance(value, Mapping):
         replaced = {key: _rebuilt(entry, entries) for key, entry in value.items()}
         # transformers' ModelOutput is a dict and a dataclass, and takes keywords
-        return type(value)(**replaced) if dataclasses.is_dataclass(value) else type(value)(replaced)  # type: ignore[call-arg]
+        return kind(**replaced) if dataclasses.is_dataclass(value) else kind(replaced)
     if isinstance(value, tuple | list):
         several = [_rebuilt(entry, entries) for entry in value]
-        return type(value)(*several) if hasattr(value, "_fields") else type(value)(several)
+        return kind(*several) if hasattr(value, "_fields") else kind(several)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: _rebuilt(getattr(value, field.name), entries) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)

@@ -44,7 +44,8 @@ def read_mask(path: Path) -> Mask:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = file.keys()  # a list: the file itself cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise RecordError(f"no mask file at {path}") from None
     except (SafetensorError, OSError, ValueError) as error:
