@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,6 +38,21 @@ def gpt2_inputs(seed: int) -> dict[str, Tensor]:
     return {"input_ids": torch.randint(0, 11, (4, 5), generator=torch.Generator().manual_seed(seed))}
 
 
+class CrossAttention(nn.Module):
+    """Separate projections: keys and values have sizes of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x[..., :6], x[..., 4:])[0]
+
+
+def sequences(seed: int) -> Tensor:
+    return torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(seed))
+
+
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "mlp": (families.mlp, lambda seed: torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))),
     "norms": (families.norm_mlp, lambda seed: torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))),
@@ -45,6 +61,11 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
         lambda seed: torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(seed)),
     ),
     "gpt2": (families.gpt2, gpt2_inputs),
+    "encoder": (
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        sequences,
+    ),
+    "cross attention": (CrossAttention, sequences),
 }
 
 
@@ -163,19 +184,59 @@ def test_what_cannot_be_paired_is_said() -> None:
         MaskLearner(removed="mean")  # type: ignore[arg-type]
 
 
-def test_layers_that_hide_their_products_are_refused() -> None:
-    x = torch.randn(8, 3, 5)
-    batch = (x, torch.arange(8) % 4)
-    task = Task(
-        "recurrent",
+def four_classes(inputs: Tensor, logits: Callable[[Any], Tensor] = lambda outputs: outputs) -> Task:
+    """Classes by turns, each input paired with another of the batch."""
+    batch = (inputs, torch.arange(len(inputs)) % 4)
+    return Task(
+        "four classes",
         [batch],
         [batch],
-        loss=lambda outputs, targets: F.cross_entropy(outputs[0][:, -1], targets),
-        correct=lambda outputs, targets: outputs[0][:, -1].argmax(1) == targets,
+        loss=lambda outputs, targets: F.cross_entropy(logits(outputs), targets),
+        correct=lambda outputs, targets: logits(outputs).argmax(1) == targets,
         counterfactual=lambda batch: batch[0].flip(0),
     )
+
+
+def test_layers_that_hide_their_products_are_refused() -> None:
+    task = four_classes(torch.randn(8, 3, 5), lambda outputs: outputs[0][:, -1])
     with pytest.raises(MaskError, match="which we cannot run on pairs"):
         MaskLearner(removed="counterfactual", n_steps=2)(nn.LSTM(5, 7, batch_first=True), task)
+
+
+def test_a_unit_removed_from_attention_takes_its_counterfactual_value() -> None:
+    """Values and output projection kept; a query unit that is removed makes the pair's scores, by hand."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 1, batch_first=True)
+    one, other = torch.randn(3, 5, 4), torch.randn(3, 5, 4)
+    mask = Mask({"in_proj_weight": (torch.arange(12) != 2)[:, None].expand(12, 4).clone()})  # query unit 2
+
+    class Attended(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__dict__["_parameters"], self.__dict__["_modules"] = attention._parameters, attention._modules
+
+        def forward(self, x: Tensor) -> Tensor:
+            return attention(x, x, x, need_weights=False)[0]
+
+    query, key, value = (
+        F.linear(one, w, b)
+        for w, b in zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+    )
+    query = query.clone()
+    query[..., 2] = F.linear(other, attention.in_proj_weight[2:3], attention.in_proj_bias[2:3])[..., 0]
+    by_hand = attention.out_proj((query @ key.transpose(1, 2) / 2).softmax(-1) @ value)
+    assert torch.allclose(outputs_on_pairs(Attended(), mask, one, other), by_hand, atol=1e-5)
+
+
+def test_masks_on_pairs_are_learned_through_multi_head_attention() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Flatten(), nn.Linear(40, 4))
+    task = four_classes(torch.randn(16, 5, 8))
+    before = state_of(model)
+    mask = MaskLearner(removed="counterfactual", n_steps=3)(model, task)
+    assert differences(before, state_of(model)) == []
+    assert "0.self_attn.in_proj_weight" in mask.names
+    assert evaluate_on_pairs(model, mask, task).n_examples == 16
 
 
 def test_networks_that_turn_the_examples_to_another_axis_are_refused() -> None:
@@ -187,15 +248,6 @@ def test_networks_that_turn_the_examples_to_another_axis_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x.transpose(0, 1)).mean(0)
 
-    x = torch.randn(8, 6, 5)
-    batch = (x, torch.arange(8) % 4)
-    task = Task(
-        "turned",
-        [batch],
-        [batch],
-        loss=F.cross_entropy,
-        correct=lambda outputs, targets: outputs.argmax(1) == targets,
-        counterfactual=lambda batch: batch[0].flip(0),
-    )
+    task = four_classes(torch.randn(8, 6, 5))
     with pytest.raises(MaskError, match="reads 6 rows where there are 8 pairs; examples must lie along axis 0"):
         MaskLearner(removed="counterfactual", n_steps=2)(Turned(), task)

@@ -8,7 +8,8 @@ difference between them. Source: Vig et al. 2020 (units); Bhaskar et al. 2024 (m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,12 +165,15 @@ class _PairedReads(TorchFunctionMode):
         kwargs = kwargs or {}
         if not any(id(leaf) in self.whole for leaf in tree_leaves((args, kwargs))):
             return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._attention(_ATTENTION.bind(*args, **kwargs).arguments)
         found = _product(func, args, kwargs)
         if found is not None and id(found[2]) not in self.whole:  # of a masked bias nothing is missing: see below
-            found = (*found[:3], self.whole.get(id(found[3]), found[3]))
+            found = (*found[:3], self._kept(found[3]))
             return found[0](*found[1:])
         if found is not None:
-            return self._mixed(*found)
+            product, operand, masked, bias = found
+            return self._mixed(product, operand, (masked, self.whole[id(masked)]), self._kept(bias))
         result = func(*args, **kwargs)
         if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             raise MaskError(
@@ -178,19 +182,51 @@ class _PairedReads(TorchFunctionMode):
             )
         return result  # a shape, a type
 
-    def _mixed(self, product: _Product, operand: Tensor, masked: Tensor, bias: Tensor | None) -> Tensor:
-        whole = self.whole[id(masked)]
-        bias = None if bias is None else self.whole.get(id(bias), bias)  # a bias is the same on both inputs
-        if len(operand) % self.n_rows:
-            if len(operand) > 1 and operand.is_floating_point():
+    def _mixed(
+        self, product: _Product, operand: Tensor, weight: tuple[Tensor, Tensor], bias: Tensor | None, axis: int = 0
+    ) -> Tensor:
+        """The product with (masked, whole) weights; a bias is the same on both inputs."""
+        masked, whole = weight
+        count = operand.shape[axis]
+        if count % self.n_rows:
+            if count > 1 and operand.is_floating_point():
                 raise MaskError(
-                    f"a masked weight reads {len(operand)} rows where there are {self.n_rows // 2} pairs; "
+                    f"a masked weight reads {count} rows where there are {self.n_rows // 2} pairs; "
                     'examples must lie along axis 0 in every layer, else take removed="zero"'
                 )
             return product(operand, whole, bias)  # one row for all examples, as of positions: the same on both inputs
-        own, other = operand.tensor_split(2)
+        own, other = operand.tensor_split(2, dim=axis)
         mixed = product(own, masked, bias) + product(other, whole - masked, None)
-        return torch.cat([mixed, product(other, whole, bias)])
+        return torch.cat([mixed, product(other, whole, bias)], dim=axis)
+
+    def _attention(self, given: dict[str, Any]) -> Any:
+        """Multi-head attention, its four projections on pairs; in PyTorch's function examples lie along axis 1."""
+        if any(id(given[name]) in self.whole for name in ("bias_k", "bias_v")):
+            raise MaskError('bias_k and bias_v of attention cannot be masked on pairs; take removed="zero"')
+        names = _PROJECTIONS if given.get("use_separate_proj_weight", False) else ("in_proj_weight",)
+        weights = [pair for name in names for pair in self._with_whole(given[name], 3 // len(names))]
+        bias = self._kept(given["in_proj_bias"])
+        biases: Sequence[Tensor | None] = [None] * 3 if bias is None else bias.chunk(3)
+        projected = [
+            self._mixed(F.linear, given[name], weight, each, axis=1)
+            for name, weight, each in zip(("query", "key", "value"), weights, biases, strict=True)
+        ]
+        done = torch.eye(given["embed_dim_to_check"]).to(projected[0])  # what is left of the projections
+        inner = {**given, **dict(zip(("query", "key", "value"), projected, strict=True))}
+        inner |= {**dict.fromkeys(_PROJECTIONS, done), "use_separate_proj_weight": True, "out_proj_weight": done}
+        inner |= dict.fromkeys(("in_proj_weight", "in_proj_bias", "out_proj_bias"))
+        mixed, attention = F.multi_head_attention_forward(**inner)
+        (last,) = self._with_whole(given["out_proj_weight"], 1)
+        return self._mixed(F.linear, mixed, last, self._kept(given["out_proj_bias"]), axis=1), attention
+
+    def _with_whole(self, masked: Tensor, n_parts: int) -> list[tuple[Tensor, Tensor]]:
+        """(masked, whole) of each part of a weight in which several are packed."""
+        whole = self.whole.get(id(masked), masked)
+        return list(zip(masked.chunk(n_parts), whole.chunk(n_parts), strict=True))
+
+    def _kept(self, bias: Tensor | None) -> Tensor | None:
+        """The whole bias, also of a masked one."""
+        return None if bias is None else self.whole.get(id(bias), bias)
 
 
 def _product(
@@ -215,6 +251,8 @@ def _product(
 _LAYERS = (
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
 )  # fmt: skip
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
+_PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _MATRIX_PRODUCTS = (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
 
 
