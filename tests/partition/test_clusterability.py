@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +21,7 @@ from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
 from modscope.partition.spectral import Spectral
 from modscope.statistics import Comparison
+from reference.workers import assert_same_for_any_number_of_workers
 
 SMALL = SimulatedChain(n_units=24, n_layers=4, n_modules=3)
 
@@ -62,16 +62,11 @@ def test_one_null_may_be_given_by_name_or_as_a_function() -> None:
 def test_samples_are_identical_for_any_number_of_workers() -> None:
     graph = replace(SMALL, strength=3)(rng=2)
 
-    def samples(executor: ThreadPoolExecutor | ProcessPoolExecutor | None) -> np.ndarray:
+    def samples(executor: Executor | None) -> np.ndarray:
         result = clusterability(graph, Spectral(3), n_samples=24, rng=5, executor=executor, n_observed=2)
         return np.concatenate([comparison.null_samples for comparison in result.values()])
 
-    alone = samples(None)
-    for n_workers in (1, 2, 4):
-        with ThreadPoolExecutor(n_workers) as threads:
-            assert np.array_equal(samples(threads), alone)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
-        assert np.array_equal(samples(processes), alone)
+    assert_same_for_any_number_of_workers(samples)
 
 
 def test_a_comparison_of_clusterability_can_be_extended() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +23,7 @@ from modscope.partition.partition import Partition
 from modscope.partition.quality import n_cut
 from modscope.partition.spectral import Spectral
 from modscope.partition.sweep import sweep_n_clusters
+from reference.workers import assert_same_for_any_number_of_workers
 
 SMALL = SimulatedChain(n_units=24, n_layers=4, n_modules=3)
 PLANTED = replace(SMALL, strength=20)
@@ -118,16 +118,11 @@ def test_the_band_holds_nine_tenths_of_the_samples_and_the_extremes_hold_all() -
 def test_samples_are_identical_for_any_number_of_workers() -> None:
     graph = replace(SMALL, strength=3)(rng=2)
 
-    def samples(executor: ThreadPoolExecutor | ProcessPoolExecutor | None) -> np.ndarray:
+    def samples(executor: Executor | None) -> np.ndarray:
         sweep = sweep_n_clusters(graph, (2, 4), n_samples=12, rng=5, executor=executor, n_observed=2)
         return np.concatenate([np.vstack([band.observed, band.null_samples]) for band in sweep.values()])
 
-    alone = samples(None)
-    for n_workers in (1, 2, 4):
-        with ThreadPoolExecutor(n_workers) as threads:
-            assert np.array_equal(samples(threads), alone)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
-        assert np.array_equal(samples(processes), alone)
+    assert_same_for_any_number_of_workers(samples)
 
 
 def test_one_cluster_and_equal_weights_have_a_defined_answer() -> None:
