@@ -24,6 +24,7 @@ import scipy.sparse as sp
 import scipy.stats
 import torch
 from sklearn.cluster import SpectralClustering
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from modscope.graph.activations import activation_graph
@@ -40,6 +41,7 @@ from modscope.wiring.trace import read_wiring
 from planted.graphs import chain, gaussian_mlp, planted_mlp, pruned, sparse_layers, vgg_kernels
 
 torch.set_num_threads(1)
+threadpool_limits(1)  # a second thread of numpy would wait, and waiting counts as CPU time
 SIZES = ((10_000, 100_000), (100_000, 1_000_000), (1_000_000, 10_000_000))
 
 
