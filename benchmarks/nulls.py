@@ -21,7 +21,7 @@ from modscope.graph.weights import chain_graph
 from modscope.jobs.executors import one_thread
 from modscope.nulls import null_named
 
-NULLS = ("shuffle_weights", "shuffle_nonzero_weights", "keep_unit_scale", "keep_unit_scale_rewired")
+NULLS = ("shuffle_weights", "keep_unit_scale", "keep_unit_scale_by_size", "keep_unit_scale_rewired")
 MLP = (784, 256, 256, 256, 256, 10)
 VGG = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)  # 4,224 filters after the input
 RESNET = (3, *[16] * 7, *[32] * 6, *[64] * 6, 10)  # the widths of ResNet-20, as a chain
