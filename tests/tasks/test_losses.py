@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+import families
 from modscope.errors import TaskError
+from modscope.masks.applied import applied
+from modscope.masks.learner import MaskLearner
 from modscope.models.mlp import mlp
 from modscope.tasks.losses import match_outputs
 from modscope.tasks.task import evaluate
@@ -86,3 +89,21 @@ def test_outputs_without_logits_and_unknown_distances_are_refused(batches):
         evaluate(Odd(), match_outputs(Odd(), batches, batches))
     with pytest.raises(TaskError, match="distance must be one of kl, squared_error, got 'l1'"):
         match_outputs(mlp([3, 4], rng=0), batches, batches, distance="l1")
+
+
+def test_a_masked_gpt2_matches_itself_where_nothing_is_removed_and_learns_a_mask_without_labels():
+    model = families.gpt2(initializer_range=0.5).eval()  # outputs that differ from token to token
+    tokens = torch.randint(0, 11, (4, 8), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": tokens}]
+    task = match_outputs(model, batches, batches)
+    whole = evaluate(model, task)
+    assert whole.accuracy == 1.0
+    assert whole.loss == pytest.approx(0, abs=1e-6)
+    mask = MaskLearner(n_steps=30, initial_logit=2.0, n_samples=2)(model, task)
+    assert 0 < mask.density < 1
+    with applied(model, mask):
+        masked = evaluate(model, task)
+    with applied(model, ~mask):
+        rest = evaluate(model, task)
+    assert 0 < masked.loss < rest.loss
+    assert evaluate(model, task).loss == pytest.approx(0, abs=1e-6)
