@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,10 @@ from modscope.jobs.executors import map_in_order, one_thread
 
 def square(number: int) -> int:
     return number * number
+
+
+def thread_of(index: int) -> int:
+    return threading.get_ident()
 
 
 def threads_in_use(index: int) -> list[int]:
@@ -55,6 +61,20 @@ def test_results_come_in_the_order_of_the_items(processes: Executor) -> None:
         for executor in (None, threads, processes):
             assert map_in_order(square, range(101), executor=executor) == wanted
     assert map_in_order(square, [], executor=processes) == []
+
+
+def test_threads_never_run_a_model_at_the_same_time() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        shared = set(map_in_order(thread_of, range(40), executor=threads, runs_a_model=True))
+        apart = set(map_in_order(thread_of, range(40), executor=threads))
+    assert shared == {threading.get_ident()}
+    assert threading.get_ident() not in apart
+
+
+def test_what_cannot_take_work_is_no_executor() -> None:
+    wrong: Any = 2
+    with pytest.raises(JobError, match=r"Executor is wanted, .* got int"):
+        map_in_order(square, [1], executor=wrong)
 
 
 def test_numerical_libraries_use_one_thread_wherever_work_is_done(processes: Executor) -> None:

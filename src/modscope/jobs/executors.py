@@ -25,6 +25,7 @@ def map_in_order(
     *,
     executor: Executor | None = None,
     description: str = "work",
+    runs_a_model: bool = False,
 ) -> list[Result]:
     """`[work(item) for item in items]`, on the executor's workers, in the order of the items.
 
@@ -36,6 +37,8 @@ def map_in_order(
         items: What to work through.
         executor: Any `concurrent.futures.Executor`; None = this process.
         description: What the work is, for progress bars and messages.
+        runs_a_model: The work changes a model, or settings of torch, while it runs. Threads share both, so that a
+            ThreadPoolExecutor is passed by, and the items are worked through one after the other.
 
     Raises:
         JobError: If a worker died, the work cannot be sent to another process, or `executor` cannot take work.
@@ -45,7 +48,7 @@ def map_in_order(
             "a concurrent.futures.Executor is wanted, as ProcessPoolExecutor(2), or None for this process; "
             f"got {type(executor).__name__}"
         )
-    if executor is None:
+    if executor is None or (runs_a_model and isinstance(executor, ThreadPoolExecutor)):
         with one_thread():
             return [work(item) for item in track(items, description)]
     if isinstance(executor, ThreadPoolExecutor):

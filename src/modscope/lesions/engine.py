@@ -139,7 +139,7 @@ class LesionEngine:
             description: What it is, for progress bars.
         """
         chunks = [lesions[start : start + N_PER_CHUNK] for start in range(0, len(lesions), N_PER_CHUNK)]
-        parts = map_in_order(self._chunk, chunks, executor=executor, description=description)
+        parts = map_in_order(self._chunk, chunks, executor=executor, description=description, runs_a_model=True)
         return np.concatenate(parts) if parts else np.zeros((0, len(self._tasks)))
 
     def _chunk(self, lesions: Sequence[Lesion]) -> Float[np.ndarray, "lesions tasks"]:

@@ -250,7 +250,7 @@ def learn_masks(
     jobs = [(task, index) for task in several for index in range(n_seeds)]
     seeded = [(task, seed_of(numbered(seed, f"mask of {task.name}", index))) for task, index in jobs]
     work = functools.partial(_learned, learner, model, wiring)
-    masks = map_in_order(work, seeded, executor=executor, description="masks")
+    masks = map_in_order(work, seeded, executor=executor, description="masks", runs_a_model=True)
     return MaskSet({task.name: masks[index * n_seeds : (index + 1) * n_seeds] for index, task in enumerate(several)})
 
 
