@@ -1,6 +1,7 @@
 """One call analyses a network: facts about the whole of it."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_same_seed_gives_the_same_bytes_with_and_without_workers(network: nn.Mod
 
     again = quick(network, tasks, executor=get_reusable_executor(max_workers=2))
     assert again.record().to_json() == run.record().to_json()
+
+
+def test_threads_which_share_the_model_change_neither_it_nor_the_numbers(
+    network: nn.Module, tasks: list[Task], run: Run
+):
+    before = {name: (parameter, parameter.clone()) for name, parameter in network.named_parameters()}
+    with ThreadPoolExecutor(3) as threads:
+        again = quick(network, tasks, executor=threads)
+    assert again.record().to_json() == run.record().to_json()
+    after = dict(network.named_parameters())
+    assert set(after) == set(before)
+    assert all(after[name] is same and torch.equal(same, copied) for name, (same, copied) in before.items())
 
 
 def test_another_seed_gives_other_numbers(network: nn.Module, tasks: list[Task], run: Run):

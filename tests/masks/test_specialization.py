@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_the_model_is_untouched_and_the_record_is_plain_json() -> None:
     json.dumps(found.to_dict(), allow_nan=False)
     assert found.to_frame().height == 4
     assert again.to_dict() == found.to_dict()
+
+
+def test_the_random_removals_are_the_same_with_workers() -> None:
+    model = planted_tasks.network([range(8), range(4, 12)])
+    tasks = planted_tasks.tasks(model, 2)
+    masks = MaskSet({task.name: planted_tasks.needed(model, k) for k, task in enumerate(tasks)})
+    alone = specialization(model, masks, tasks, n_samples=7)
+    with ThreadPoolExecutor(3) as executor:
+        together = specialization(model, masks, tasks, n_samples=7, executor=executor)
+    assert len(set(alone.dissociations[0].null_samples)) > 1
+    assert together.to_dict() == alone.to_dict()
 
 
 def test_random_masks_match_the_number_of_weights_per_stratum() -> None:

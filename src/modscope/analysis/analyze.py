@@ -34,6 +34,7 @@ from modscope.analysis.stages import (
     importance_of,
     learned_masks,
     specialization_of,
+    structure_of,
     sweep_of,
 )
 from modscope.analysis.texts import texts_content
@@ -48,14 +49,12 @@ from modscope.calling import Inputs, check_model
 from modscope.graph.weights import weight_graph
 from modscope.masks.mask import Mask, MaskSet
 from modscope.nulls import NullModel
-from modscope.partition.clusterability import STRICTER, WEAKER, clusterability
+from modscope.partition.clusterability import STRICTER, WEAKER
 from modscope.partition.dust import Partitioner
 from modscope.partition.spectral import Spectral
 from modscope.randomness import Rng, seed_of
 from modscope.tasks.task import Task, as_tasks, evaluate
 from modscope.wiring.trace import read_wiring
-
-N_NULL_SAMPLES = 100
 
 
 def analyze(
@@ -109,14 +108,7 @@ def analyze(
         check_losses(model, tasks, evaluations)
     partitioner = Spectral() if partitioner is None else partitioner
     with watch("structure"):
-        structure = clusterability(
-            graph,
-            partitioner,
-            nulls=nulls,
-            n_samples=N_NULL_SAMPLES if n_samples is None else n_samples,
-            rng=seed,
-            executor=executor,
-        )
+        structure = structure_of(graph, partitioner, nulls, n_samples, seed, executor)
     with watch("sweep"):
         swept, why_no_sweep = sweep_of(graph, partitioner, sweep, nulls, n_samples, seed, executor)
     with watch("masks"):
@@ -124,7 +116,7 @@ def analyze(
     with watch("function"):
         controls = controls_of(model, masks, tasks, learner, seed, executor)
         failed = {control.task: control.reason for control in controls if not control.passes}
-        special = None if masks is None else specialization_of(model, masks, tasks, failed, n_samples, seed)
+        special = None if masks is None else specialization_of(model, masks, tasks, failed, n_samples, seed, executor)
     with watch("importance"):
         lesions, why_no_lesions = importance_of(model, wiring, structure, tasks, n_samples, seed, executor)
     with watch("bridge"):

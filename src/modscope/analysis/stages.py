@@ -21,14 +21,28 @@ from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.specialization import Specialization, specialization
 from modscope.nulls import NullModel
 from modscope.partition.bands import Sweep
-from modscope.partition.clusterability import Clusterability
+from modscope.partition.clusterability import Clusterability, clusterability
 from modscope.partition.dust import Partitioner
 from modscope.partition.sweep import sweep_n_clusters
 from modscope.tasks.task import Task
 from modscope.wiring.wiring import Wiring
 
+N_NULL_SAMPLES = 100  # of each null model of structure
 N_REMOVALS = 39  # of random weights, per pair of tasks
 N_SWEEP_SAMPLES = 39  # of each null model, shared by all numbers of clusters
+
+
+def structure_of(
+    graph: UnitGraph,
+    partitioner: Partitioner,
+    nulls: str | NullModel | Sequence[str | NullModel],
+    n_samples: int | None,
+    seed: int,
+    executor: Executor | None,
+) -> Clusterability:
+    """The clusters, and their n-cut against the null models."""
+    n_samples = N_NULL_SAMPLES if n_samples is None else n_samples
+    return clusterability(graph, partitioner, nulls=nulls, n_samples=n_samples, rng=seed, executor=executor)
 
 
 def sweep_of(
@@ -103,7 +117,8 @@ def controls_of(
     if masks is None:
         return ()
     work = partial(_control, model, masks, learner, seed)
-    return tuple(map_in_order(work, tasks, executor=executor, description="masks on random weights"))
+    description = "masks on random weights"
+    return tuple(map_in_order(work, tasks, executor=executor, description=description, runs_a_model=True))
 
 
 def _control(
@@ -119,10 +134,11 @@ def specialization_of(
     failed: Mapping[str, str],
     n_samples: int | None,
     seed: int,
+    executor: Executor | None,
 ) -> Specialization:
     """What masks and inverse masks can do."""
     n_removals = N_REMOVALS if n_samples is None else n_samples
-    return specialization(model, masks, tasks, n_samples=n_removals, failed=failed, rng=seed)
+    return specialization(model, masks, tasks, n_samples=n_removals, failed=failed, rng=seed, executor=executor)
 
 
 def importance_of(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
+from modscope.jobs.executors import map_in_order
 from modscope.masks.compared import common_strata
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.removal import accuracy_without, random_like
-from modscope.progress import track
+from modscope.randomness import Rng, numbered, seed_of
 from modscope.records import Record, plain, record_of
 from modscope.tasks.task import Task, evaluate
 
@@ -91,36 +94,63 @@ class Dissociation:
 
 
 def dissociation(
-    model: nn.Module, mask_set: MaskSet, pair: tuple[Task, Task], n_samples: int, rng: np.random.Generator
+    model: nn.Module,
+    mask_set: MaskSet,
+    pair: tuple[Task, Task],
+    n_samples: int,
+    rng: Rng,
+    *,
+    executor: Executor | None = None,
 ) -> Dissociation:
-    """What two tasks lose without the weights of either mask, against as many random removals as `n_samples`."""
+    """What two tasks lose without the weights of either mask, against as many random removals as `n_samples`.
+
+    Each removal has a random stream of its own, so the result does not depend on the executor, where they are done.
+    """
     masks = [mask_set[task.name] for task in pair]
     whole = np.array([evaluate(model, task).accuracy for task in pair])
-
-    def losses(removed: Sequence[Mask]) -> Float[np.ndarray, "masks tasks"]:
-        return np.stack([whole - accuracy_without(model, mask, pair) for mask in removed])
-
     strata = common_strata(masks)
     both_feel = Mask({name: stratum > 0 for name, stratum in strata.items()})
     tested = [mask & both_feel for mask in masks]
-    removed = losses(masks)
-    exclusive = losses([masks[0] - masks[1], masks[1] - masks[0]])
-    draws = track(range(n_samples), f"random removals, {pair[0].name} and {pair[1].name}")
-    null = tuple(_double_difference(losses([random_like(mask, strata, rng) for mask in tested])) for _ in draws)
-    value = _double_difference(losses(tested))
+    removed = _lost(model, pair, whole, masks)
+    exclusive = _lost(model, pair, whole, [masks[0] - masks[1], masks[1] - masks[0]])
+    draw = partial(_random_difference, model, pair, whole, tested, strata, seed_of(rng))
+    description = f"random removals, {pair[0].name} and {pair[1].name}"
+    null = map_in_order(draw, range(n_samples), executor=executor, description=description, runs_a_model=True)
+    value = _double_difference(_lost(model, pair, whole, tested))
     # ties count against us (Phipson & Smyth 2010)
     p_value = (sum(sample >= value for sample in null) + 1) / (n_samples + 1)
     return Dissociation(
         pair[0].name,
         pair[1].name,
         value,
-        null,
+        tuple(null),
         p_value,
         (float(removed[0, 0]), float(removed[1, 1])),
         (float(removed[0, 1]), float(removed[1, 0])),
         (float(exclusive[0, 0]), float(exclusive[1, 1])),
         (float(exclusive[0, 1]), float(exclusive[1, 0])),
     )
+
+
+def _random_difference(
+    model: nn.Module,
+    pair: tuple[Task, Task],
+    whole: Float[np.ndarray, " tasks"],
+    masks: Sequence[Mask],
+    strata: Mapping[str, Tensor],
+    seed: int,
+    index: int,
+) -> float:
+    """The double difference of removal `index` of as many random weights as the masks have."""
+    rng = numbered(seed, f"random removals, {pair[0].name} and {pair[1].name}", index)
+    return _double_difference(_lost(model, pair, whole, [random_like(mask, strata, rng) for mask in masks]))
+
+
+def _lost(
+    model: nn.Module, pair: tuple[Task, Task], whole: Float[np.ndarray, " tasks"], removed: Sequence[Mask]
+) -> Float[np.ndarray, "masks tasks"]:
+    """Accuracy that each task loses without the weights of each mask."""
+    return np.stack([whole - accuracy_without(model, mask, pair) for mask in removed])
 
 
 def _double_difference(lost: Float[np.ndarray, "masks tasks"]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.overlap import Overlap, overlap
 from modscope.masks.sharing import SharingScore, same_function, sharing_score
 from modscope.progress import track
-from modscope.randomness import Rng, generator
+from modscope.randomness import Rng, generator, seed_of
 from modscope.records import Record, record_of
 from modscope.tasks.task import Task, as_tasks, evaluate
 
@@ -125,6 +126,7 @@ def specialization(
     n_samples: int | None = None,
     failed: Mapping[str, str] | None = None,
     rng: Rng = 0,
+    executor: Executor | None = None,
 ) -> Specialization:
     """What every mask and inverse mask can do, and whether tasks have weights of their own.
 
@@ -135,6 +137,7 @@ def specialization(
         n_samples: Random removals per pair; None takes the fewest that let one finding survive a correction.
         failed: Tasks whose masks failed a control, with the reason: their pairs count for no score.
         rng: Seed or generator of the random removals.
+        executor: Where the random removals are done; None: here. Results do not depend on it.
 
     Raises:
         MaskError: If a task has no mask, or the masks do not fit the model.
@@ -144,7 +147,8 @@ def specialization(
     missing = [task.name for task in several if task.name not in mask_set]
     if missing:
         raise MaskError(f"no mask of task {', '.join(missing)}; there are masks of {', '.join(mask_set)}")
-    rng = generator(rng)
+    seed = seed_of(rng)
+    rng = generator(seed)
     names = tuple(task.name for task in several)
     chosen = MaskSet({name: mask_set.seeds(name) for name in names})
     whole = np.array([evaluate(model, task).accuracy for task in several])
@@ -161,7 +165,7 @@ def specialization(
         inverse.mean(axis=1),
         np.array([np.mean([mask.density for mask in chosen.seeds(name)]) for name in names]),
         shared,
-        tuple(dissociation(model, chosen, pair, samples, rng) for pair in pairs),
+        tuple(dissociation(model, chosen, pair, samples, seed, executor=executor) for pair in pairs),
         sharing_score(shared, several, failures, rng, reuse=False),
         sharing_score(shared, several, failures, rng, reuse=True),
     )
