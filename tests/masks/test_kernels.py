@@ -106,3 +106,13 @@ def test_without_numba_the_same_distribution_comes_from_torch(monkeypatch: pytes
     for copy in rao_blackwell(torch.full((n,), 1.0), torch.ones(n), 2, torch.Generator().manual_seed(0), 0.0):
         kept, expected = int(copy.sum()), n / (1 + np.exp(-1.0))
         assert stats.chisquare([kept, n - kept], [expected, n - expected]).pvalue > 1e-4
+
+
+def test_halves_are_rounded_and_widened_as_pytorch_does_it() -> None:
+    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-20, 20).repeat(25)
+    numbers[:4] = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 0.0, -(1 + 2**-8)])  # ties
+    halves, back = np.empty(1000, np.uint16), np.empty(1000, np.float32)
+    kernels.rounded(numbers.numpy(), halves)
+    assert np.array_equal(halves.view(np.int16), numbers.bfloat16().view(torch.int16).numpy())
+    kernels.widened(halves, back)
+    assert np.array_equal(back, numbers.bfloat16().float().numpy())

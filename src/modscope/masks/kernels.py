@@ -178,28 +178,61 @@ def chance(odds: np.float32) -> tuple[np.float32, np.float32]:
 
 
 @compiled
-def moments(logits: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
-    """Write the mean w p of each masked weight, and its variance w^2 p (1 - p)."""
-    odds = np.empty(BLOCK, np.float32)
-    for low in range(0, weights.size, BLOCK):
-        weight, mean, variance = weights[low : low + BLOCK], means[low : low + BLOCK], variances[low : low + BLOCK]
-        odds_against(logits[low : low + BLOCK], odds)
-        for i in range(np.uint64(weight.size)):
-            kept, spread = chance(odds[i])
-            mean[i] = weight[i] * kept
-            variance[i] = weight[i] * weight[i] * spread
+def rounded(values: np.ndarray, out: np.ndarray) -> None:
+    """Write numbers of 32 bits as the nearest bfloat16, the upper half of such a number; ties go to the even one."""
+    bits = values.view(np.uint32)
+    for i in range(np.uint64(out.size)):
+        out[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 @compiled
-def follow_moments(logits: np.ndarray, weights: np.ndarray, by_mean: np.ndarray, by_variance: np.ndarray) -> None:
-    """Turn the gradient of the means into that of the logits, given that of the variances.
+def widened(halves: np.ndarray, out: np.ndarray) -> None:
+    """Write bfloat16 numbers as those of 32 bits."""
+    bits = out.view(np.uint32)
+    for i in range(np.uint64(halves.size)):
+        bits[i] = np.uint32(halves[i]) << np.uint32(16)
+
+
+@compiled
+def moments(
+    logits: np.ndarray, weights: np.ndarray, means: np.ndarray, variances: np.ndarray, halves: np.ndarray
+) -> None:
+    """Write the mean w p of each masked weight, and its variance w^2 p (1 - p).
+
+    The variances are written to `variances`, or as bfloat16 to `halves`: to the one that is not empty.
+    """
+    odds, variance = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for low in range(0, weights.size, BLOCK):
+        weight, mean = weights[low : low + BLOCK], means[low : low + BLOCK]
+        size = np.uint64(weight.size)
+        odds_against(logits[low : low + BLOCK], odds)
+        for i in range(size):
+            kept, spread = chance(odds[i])
+            mean[i] = weight[i] * kept
+            variance[i] = weight[i] * weight[i] * spread
+        if halves.size:
+            rounded(variance, halves[low : low + BLOCK])
+        else:
+            variances[low : low + BLOCK] = variance[:size]
+
+
+@compiled
+def follow_moments(
+    logits: np.ndarray, weights: np.ndarray, by_mean: np.ndarray, by_variance: np.ndarray, by_halves: np.ndarray
+) -> None:
+    """Turn the gradient of the means into that of the logits, given that of the variances, in one form or the other.
 
     It is w p (1 - p) [by mean + w (1 - 2 p) by variance].
     """
-    odds = np.empty(BLOCK, np.float32)
+    odds, variance = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for low in range(0, weights.size, BLOCK):
-        weight, mean, variance = weights[low : low + BLOCK], by_mean[low : low + BLOCK], by_variance[low : low + BLOCK]
+        weight, mean = weights[low : low + BLOCK], by_mean[low : low + BLOCK]
+        size = np.uint64(weight.size)
         odds_against(logits[low : low + BLOCK], odds)
-        for i in range(np.uint64(weight.size)):
+        if by_halves.size:
+            widened(by_halves[low : low + BLOCK], variance)
+        else:
+            variance[:size] = by_variance[low : low + BLOCK]
+        for i in range(size):
             kept, spread = chance(odds[i])
             mean[i] = weight[i] * spread * (mean[i] + weight[i] * (_f(1) - _f(2) * kept) * variance[i])

@@ -16,6 +16,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -193,26 +194,31 @@ _sampled_linear: Callable[..., Tensor] = _SampledLinear.apply
 
 def _moments(weight: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Mean w p and variance w^2 p (1 - p) of each masked weight, the variance in the precision that it needs."""
-    kernels = kernels_for(logits, weight)
+    kernels, precision = kernels_for(logits, weight), variance_precision(weight)
     if kernels is not None:
-        means, variances = torch.empty_like(weight), torch.empty_like(weight)
-        kernels.moments(flat(logits.detach()), flat(weight), flat(means), flat(variances))
-    else:
-        means = weight * torch.sigmoid(logits).to(weight.dtype)
-        variances = (weight - means).mul_(means)
-    return means, variances.to(variance_precision(weight))
+        means, variances = torch.empty_like(weight), torch.empty_like(weight, dtype=precision)
+        kernels.moments(flat(logits.detach()), flat(weight), flat(means), *_single_or_half(variances))
+        return means, variances
+    means = weight * torch.sigmoid(logits).to(weight.dtype)
+    return means, (weight - means).mul_(means).to(precision)
 
 
 def _gradient_of_logits(weight: Tensor, logits: Tensor, by_mean: Tensor, by_variance: Tensor) -> Tensor:
     """The gradient w p (1 - p) [by mean + w (1 - 2 p) by variance], written over `by_mean`, which is as large."""
     kernels = kernels_for(logits, weight)
-    by_variance = by_variance.to(by_mean.dtype)
-    if kernels is not None and by_mean.dtype == torch.float32:
-        kernels.follow_moments(flat(logits), flat(weight), flat(by_mean), flat(by_variance))
+    if kernels is not None and by_mean.dtype == torch.float32 and by_variance.dtype in (torch.float32, torch.bfloat16):
+        kernels.follow_moments(flat(logits), flat(weight), flat(by_mean), *_single_or_half(by_variance))
         return by_mean
     probability = torch.sigmoid(logits).to(by_mean.dtype)
-    by_mean.addcmul_(weight * (1 - 2 * probability), by_variance)
+    by_mean.addcmul_(weight * (1 - 2 * probability), by_variance.to(by_mean.dtype))
     return by_mean.mul_(weight * probability * (1 - probability)).to(torch.float32)
+
+
+def _single_or_half(numbers: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers as those of 32 bits, and as the bits of bfloat16 ones; one of the two is empty."""
+    if numbers.dtype == torch.bfloat16:
+        return np.empty(0, np.float32), flat(numbers.view(torch.int16)).view(np.uint16)
+    return flat(numbers), np.empty(0, np.uint16)
 
 
 def variance_precision(weight: Tensor) -> torch.dtype:
