@@ -73,22 +73,33 @@ def _fitted(graph: UnitGraph) -> tuple[ScalePosterior, Float[np.ndarray, " edges
     targets = np.concatenate([block.targets[layer.rows] for block, layer in layers])
     sources = np.concatenate([block.sources[layer.columns] for block, layer in layers])
     sizes = np.concatenate([layer.sizes for _, layer in layers]).astype(np.float64)
-    ends, others, both = np.concatenate([targets, sources]), np.concatenate([sources, targets]), np.tile(sizes, 2)
-    counts = np.bincount(ends, minlength=graph.n_units).astype(np.float64)
-    scales = np.ones(graph.n_units)
-    for _ in range(N_ITERATIONS):
-        means = np.bincount(ends, both / scales[others], graph.n_units) / np.maximum(counts, 1)
-        new = np.sqrt(scales * np.where(counts > 0, means, 1.0))  # the plain step jumps between two answers
-        change = np.abs(new / scales - 1).max()
-        scales = new
-        if change < CONVERGED:
-            break
+    counts = np.bincount(np.concatenate([targets, sources]), minlength=graph.n_units).astype(np.float64)
+    scales = _balancing_scales(targets, sources, sizes, counts)
     residuals = sizes / (scales[targets] * scales[sources])
     n_free = max(len(sizes) - int((counts > 0).sum()), 1)
     cv_squared = float(residuals.var() / residuals.mean() ** 2) * len(sizes) / n_free
     fitted = posterior_scales(FittedScales(np.log(scales), cv_squared / np.maximum(counts, 1), counts > 0))
     _fit_of_graph[graph] = fitted, residuals
     return _fit_of_graph[graph]
+
+
+def _balancing_scales(
+    targets: Int[np.ndarray, " edges"],
+    sources: Int[np.ndarray, " edges"],
+    sizes: Float[np.ndarray, " edges"],
+    counts: Float[np.ndarray, " units"],
+) -> Float[np.ndarray, " units"]:
+    """Scales a with mean 1 of w_uv / (a_u a_v) over the edges of every unit; 1 for a unit without edges."""
+    ends, others, both = np.concatenate([targets, sources]), np.concatenate([sources, targets]), np.tile(sizes, 2)
+    scales = np.ones(len(counts))
+    for _ in range(N_ITERATIONS):
+        means = np.bincount(ends, both / scales[others], len(counts)) / np.maximum(counts, 1)
+        new = np.sqrt(scales * np.where(counts > 0, means, 1.0))  # the plain step jumps between two answers
+        change = np.abs(new / scales - 1).max()
+        scales = new
+        if change < CONVERGED:
+            break
+    return scales
 
 
 def _n_pairs(block: Block) -> int:

@@ -20,7 +20,15 @@ def compiled(function: Function) -> Function:
 
 @compiled
 def exchanged(partners: np.ndarray) -> np.ndarray:
-    """0 .. n - 1 after items i = n - 1 .. 0 have changed places with items partners[i]."""
+    """0 .. n - 1 after items i = n - 1 .. 0 have changed places with items partners[i].
+
+    Every order comes up equally often if partners[i] is uniform in 0 .. i. Without numba `order` does the same steps.
+
+    Args:
+        partners: 32-bit integers, partners[i] in 0 .. i.
+
+    Source: Durstenfeld 1964, algorithm 235.
+    """
     order = np.empty(len(partners), dtype=np.int32)
     for i in range(len(partners)):
         order[i] = i
