@@ -59,10 +59,12 @@ def draw(found: dict[str, tuple[ms.UnitGraph, ms.Clusterability]], path: str) ->
     """One row per network: where its clusters lie, layer by layer, and its n-cut beside those of random networks."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(found), 2, figsize=(11, 3.6 * len(found)), squeeze=False)
+    figure, axes = pyplot.subplots(len(found), 2, figsize=(12, 3.6 * len(found)), squeeze=False)
     for (name, (graph, result)), (left, right) in zip(found.items(), axes, strict=True):
-        left.imshow(units_by_group(graph, result.partition), aspect="auto", cmap="Blues", vmin=0)
-        left.set(title=name, xlabel="cluster", ylabel="unit group, by depth")
+        shares = units_by_group(graph, result.partition)
+        image = left.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, ax=left, label="share of the group's units")
+        left.set(title=name, xlabel="cluster", ylabel="unit group, by depth", xticks=range(shares.shape[1]))
         result.plot(right)
         right.set_title(f"verdict: {result.verdict}")
     figure.tight_layout()

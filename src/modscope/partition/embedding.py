@@ -17,7 +17,6 @@ from modscope.graph.operator import (
     Stack,
     as_numpy,
     is_alone,
-    is_numpy_best,
     namespace_of,
     normalized_operator,
 )
@@ -149,7 +148,7 @@ def _half_pairs(
 ) -> tuple[Float[np.ndarray, "graphs wanted"], Float[np.ndarray, "graphs kept wanted"]]:
     """Eigenpairs from the singular vectors of the half graphs; the known ones are left out."""
     known_right = known[:, stack.shape[0] :] * np.sqrt(2)
-    if is_numpy_best(stack.device) and stack.has_cheap_squares:
+    if stack.has_cheap_squares:
         n_there = min(n_wanted, stack.shape[1] - known.shape[2])
         squares, exact = _leading_of(stack.squares(), n_there, known_right)
         right: Any = stack.like(as_numpy(exact))
