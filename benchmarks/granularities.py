@@ -1,15 +1,15 @@
 """Which grouping of weights shows best that two tasks have parts of their own? Every granularity against random groups.
 
-    python benchmarks/granularities.py --jobs 2         # the tables and the picture of docs/masks.md: ten CPU minutes
+    python benchmarks/granularities.py --jobs 2         # all tables, and one picture of all: fifteen CPU minutes
     python benchmarks/granularities.py --only pruned    # one kind of network
+    python benchmarks/granularities.py --keep FOLDER    # what was measured before a break is not measured again
     python benchmarks/granularities.py --cost           # what a step of a unit mask costs, beside a plain training step
 
 Two tasks on one network are masked weight by weight, row by row, unit by unit, and so on; and once more over as many
 random groups of the same sizes (`RandomGroups`), learned the same way. *Separation* is the mean of two differences, in
 accuracy: the own task's minus the other's with only the mask's weights, and the other's minus the own without them. The
 *gap* is the separation minus that of random groups, with its 95 % interval over networks of several seeds (Student's
-t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times ("x 5") and fifty times
-that ("x 50").
+t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times that ("x 5").
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ class Network:
 
 MEASURED = {
     "transformer": Network(
-        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block", "block x 50")
+        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block")
     ),
     "add_mul": Network(
         "MLP, addition and multiplication",
         add_mul,
-        ("weight", "row", "column", "unit", "cluster", "cluster x 50"),
+        ("weight", "row", "column", "unit", "cluster", "cluster x 5"),
     ),
     "pruned": Network(
         "pruned MLP, left and right digit",
@@ -141,9 +141,7 @@ MEASURED = {
             "half rows",
             "cluster",
             "cluster x 5",
-            "cluster x 50",
             "layer",
-            "layer x 50",
         ),
     ),
 }
