@@ -100,13 +100,17 @@ def moved(value: Any, device: torch.device | None) -> Any:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode; every layer's own flag is put back afterwards, also after an exception."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with _own_flags_afterwards(model):
+        model.eval()
         yield
-    finally:
-        for module, flag in training:
-            module.training = flag
+
+
+@contextmanager
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """The model in training mode; every layer's own flag is put back afterwards, also after an exception."""
+    with _own_flags_afterwards(model):
+        model.train()
+        yield
 
 
 def explained(error: Exception, doing: str, inputs: Inputs, kind: type[ModscopeError]) -> ModscopeError:
@@ -127,3 +131,13 @@ def shapes(inputs: Any) -> str:
 
 def _described(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+@contextmanager
+def _own_flags_afterwards(model: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

@@ -168,15 +168,11 @@ def checked_loss(task: Task, outputs: Any, targets: Any) -> Tensor:
     Raises:
         TaskError: If it cannot be computed, or is not a scalar.
     """
-    try:
-        loss = task.loss(outputs, targets)
-    except ModscopeError:
-        raise
-    except Exception as error:
-        raise TaskError(f"the loss of task '{task.name}' failed: {type(error).__name__}: {error}") from error
+    loss = _computed(f"the loss of task '{task.name}'", task.loss, outputs, targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TaskError(f"the loss of task '{task.name}' must be a scalar tensor (mean over examples), got {given}")
+        raise TaskError(
+            f"the loss of task '{task.name}' must be a scalar tensor (mean over examples), got {_kind(loss)}"
+        )
     return loss.reshape(())
 
 
@@ -186,15 +182,11 @@ def checked_correct(task: Task, outputs: Any, targets: Any) -> Tensor:
     Raises:
         TaskError: If it cannot be computed, or is not a vector.
     """
-    try:
-        correct = task.correct(outputs, targets)
-    except ModscopeError:
-        raise
-    except Exception as error:
-        raise TaskError(f"'correct' of task '{task.name}' failed: {type(error).__name__}: {error}") from error
+    correct = _computed(f"'correct' of task '{task.name}'", task.correct, outputs, targets)
     if not isinstance(correct, Tensor) or correct.ndim != 1:
-        given = f"shape {tuple(correct.shape)}" if isinstance(correct, Tensor) else type(correct).__name__
-        raise TaskError(f"'correct' of task '{task.name}' must give one value per example (a vector), got {given}")
+        raise TaskError(
+            f"'correct' of task '{task.name}' must give one value per example (a vector), got {_kind(correct)}"
+        )
     outside = correct[~((correct >= 0) & (correct <= 1))] if correct.is_floating_point() else correct[:0]
     if len(outside):
         raise TaskError(f"'correct' of task '{task.name}' must give bools or values in [0, 1], got {float(outside[0])}")
@@ -209,19 +201,31 @@ def checked_classes(task: Task, targets: Any, n_examples: int) -> Int[Tensor, " 
     """
     if task.class_of is None:
         raise TaskError(f"task '{task.name}' has no classes; give it class_of")
+    classes = _computed(f"'class_of' of task '{task.name}'", task.class_of, targets)
+    if not isinstance(classes, Tensor) or classes.shape != (n_examples,) or bool((classes < 0).any()):
+        raise TaskError(
+            f"class_of of task '{task.name}' must give one class index >= 0 per example "
+            f"({n_examples} examples), got {_kind(classes)}"
+        )
+    return classes.long()
+
+
+def _computed(what: str, function: Callable[..., object], *arguments: Any) -> object:
+    """What a function of the user gives.
+
+    Raises:
+        TaskError: If it fails; `what` says what it was for.
+    """
     try:
-        classes = task.class_of(targets)
+        return function(*arguments)
     except ModscopeError:
         raise
     except Exception as error:
-        raise TaskError(f"'class_of' of task '{task.name}' failed: {type(error).__name__}: {error}") from error
-    if not isinstance(classes, Tensor) or classes.shape != (n_examples,) or bool((classes < 0).any()):
-        given = f"shape {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
-        raise TaskError(
-            f"class_of of task '{task.name}' must give one class index >= 0 per example "
-            f"({n_examples} examples), got {given}"
-        )
-    return classes.long()
+        raise TaskError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def _kind(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _grown(sums: np.ndarray, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from modscope.calling import call, check_model, device_of, explained, moved, split_batch
+from modscope.calling import call, check_model, device_of, explained, moved, split_batch, training_mode
 from modscope.data.examples import Batches
 from modscope.errors import ModscopeError, TaskError
 from modscope.progress import track
@@ -68,7 +68,7 @@ def fit(
     optimizer = torch.optim.AdamW(_trained(model), lr=learning_rate, weight_decay=weight_decay, fused=True)
     losses = torch.empty(n_steps, device=device_of(model))
     kept: dict[str, Tensor] = {}
-    with _own_randomness(seed_of(rng), device_of(model)) as draws, _training_mode(model):
+    with _own_randomness(seed_of(rng), device_of(model)) as draws, training_mode(model):
         for step in track(range(n_steps), f"training on {task.name}"):
             if before_step is not None:
                 before_step(model)
@@ -129,17 +129,6 @@ def _own_randomness(seed: int, device: torch.device | None) -> Iterator[torch.Ge
         # A seed of its own: with that of the batches, what is dropped would follow which examples are drawn.
         torch.manual_seed(int(numbered(seed, "dropout").integers(2**63)))
         yield torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
-    was_training = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, flag in was_training:
-            module.training = flag
 
 
 def _finite(losses: Float[np.ndarray, " steps"], task: Task) -> Float[np.ndarray, " steps"]:
