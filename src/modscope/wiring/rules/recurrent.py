@@ -83,6 +83,14 @@ def _state_ids(carry: Carry, state: Value, index: int) -> Tensor | None:
     return carry.along(of_layer, [of_layer.ndim - 1])
 
 
+def _arranged(carry: Carry, value: Value, n_before: int, n_after: int) -> tuple[Value, Value]:
+    """Sequences put in another order, along so many leading axes before and after; units lie along the other axes."""
+    shape: tuple[int, ...] = carry.result[0].shape
+    ids = read(carry, value, range(n_before, len(value.shape)))[0]
+    arranged = Value(shape) if value.ids is None else Value(shape, spread(ids, range(n_after, len(shape)), shape))
+    return arranged, Value(carry.result[1].shape)
+
+
 @rule("lstm.input")
 def lstm(
     carry: Carry, value: Value, states: Sequence[Value], weights: Sequence[Value], _has_biases: bool, n_layers: int,
@@ -126,19 +134,13 @@ def packed_recurrent(
 @rule("_pack_padded_sequence")
 def pack(carry: Carry, value: Value, *_: Any) -> tuple[Value, Value]:
     """Sequences of several lengths, one time step after the other."""
-    shape: tuple[int, ...] = carry.result[0].shape
-    ids = read(carry, value, range(2, len(value.shape)))[0]
-    packed = Value(shape) if value.ids is None else Value(shape, spread(ids, range(1, len(shape)), shape))
-    return packed, Value(carry.result[1].shape)
+    return _arranged(carry, value, n_before=2, n_after=1)
 
 
 @rule("_pad_packed_sequence")
 def unpack(carry: Carry, value: Value, *_: Any) -> tuple[Value, Value]:
     """Packed sequences, each in its own row again."""
-    shape: tuple[int, ...] = carry.result[0].shape
-    ids = read(carry, value, range(1, len(value.shape)))[0]
-    padded = Value(shape) if value.ids is None else Value(shape, spread(ids, range(2, len(shape)), shape))
-    return padded, Value(carry.result[1].shape)
+    return _arranged(carry, value, n_before=1, n_after=2)
 
 
 @rule("lstm_cell")
