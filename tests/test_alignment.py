@@ -73,21 +73,22 @@ def slow_log_odds(wiring: Wiring, mask: dict[str, Tensor], labels: np.ndarray, c
     return math.log(above / below)
 
 
-def test_log_odds_are_those_of_mantel_and_haenszel() -> None:
-    rng = np.random.default_rng(0)
-    wiring = network()
+def unrelated(seed: int) -> tuple[Wiring, dict[str, Tensor], Partition]:
+    """A network with a random mask, and three random clusters."""
+    rng, wiring = np.random.default_rng(seed), network()
     mask = masks_from(wiring, rng.uniform(0.2, 0.6, wiring.n_units), rng)
-    partition = random_partition(wiring, rng, 3)
+    return wiring, mask, random_partition(wiring, rng, 3)
+
+
+def test_log_odds_are_those_of_mantel_and_haenszel() -> None:
+    wiring, mask, partition = unrelated(seed=0)
     found = alignment({"task": mask}, wiring, partition, n_samples=1)
     wanted = [slow_log_odds(wiring, mask, partition.labels, cluster) for cluster in found.clusters]
     np.testing.assert_allclose(found.log_odds[0], wanted, rtol=1e-8)
 
 
 def test_agreement_is_the_share_of_variance_within_groups_that_the_clusters_explain() -> None:
-    rng = np.random.default_rng(1)
-    wiring = network()
-    mask = masks_from(wiring, rng.uniform(0.2, 0.6, wiring.n_units), rng)
-    partition = random_partition(wiring, rng, 3)
+    wiring, mask, partition = unrelated(seed=1)
     found = alignment({"task": mask}, wiring, partition, n_samples=1)
     hidden = np.concatenate([group.unit_ids for group in wiring.groups if group.kind == "hidden"])
     group = np.eye(len(wiring.groups))[wiring.group_of[hidden]]
