@@ -47,12 +47,10 @@ class Layer(Part):
     kind: Literal["input", "hidden", "stream", "output"]
     n: Count
     shape: list[int] | None = None  # [rows, columns] of an input that is a picture
-    sides: list[str] = Field(
-        default_factory=list
-    )  # captions below the picture, left to right: ["left digit", "right digit"]
-    unit_labels: list[str] = Field(
-        default_factory=list
-    )  # one per unit, where units have names ("L0" .. "R9"); empty: numbers
+    # captions below the picture, left to right: ["left digit", "right digit"]
+    sides: list[str] = Field(default_factory=list)
+    # one per unit, where units have names ("L0" .. "R9"); empty: numbers
+    unit_labels: list[str] = Field(default_factory=list)
 
 
 class Module(Part):
