@@ -17,6 +17,7 @@ from modscope.graph.weights import chain_graph
 from modscope.nulls import (
     NULL_MODELS,
     keep_unit_scale,
+    keep_unit_scale_by_size,
     keep_unit_scale_rewired,
     permute_within_columns,
     permute_within_rows,
@@ -151,6 +152,19 @@ def test_keep_unit_scale_keeps_positions_and_the_scale_of_units_on_average() -> 
     for axis in (0, 1):
         ratio = np.log(draws.mean(axis=0).sum(axis=axis) / weights.sum(axis=axis))
         assert np.abs(ratio).mean() < 0.25  # the sums themselves spread over a factor of 100
+
+
+def test_residuals_that_stay_among_their_like_make_no_huge_weight_of_the_floor_between_dead_units() -> None:
+    rng = np.random.default_rng(2)
+    scale = np.where(np.arange(32) < 31, 1.0, 1e-3)  # one dead unit on each side
+    weights = np.abs(rng.normal(size=(32, 32))) * np.maximum(np.outer(scale, scale), 1e-3)
+    graph = chain_graph([weights.astype(np.float32)])
+    by_size, anywhere = (
+        np.array([sizes_of(null(graph, index))[0].max() for index in range(10)]) / weights.max()
+        for null in (keep_unit_scale_by_size, keep_unit_scale)
+    )
+    assert by_size.max() < 4
+    assert np.median(anywhere) > 2 * by_size.max()
 
 
 @settings(max_examples=15)
