@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -25,6 +24,7 @@ from modscope.errors import MaskError, TaskError
 from modscope.masks.applied import applied, masked_parameters
 from modscope.masks.chunks import n_examples
 from modscope.masks.mask import Mask
+from modscope.masks.running import Running
 from modscope.tasks.task import Evaluation, Split, Task, evaluate
 
 _Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -112,8 +112,9 @@ class PairedNetwork(nn.Module):
         }
         positional, keywords = arguments(self.network, inputs)
         with torch.no_grad():
-            paired = functional_call(self, halves, (inputs, inputs))
             plain = self.network(*positional, **keywords)
+            with Running(self).under({**dict(self.named_parameters()), **halves}):
+                paired = self(inputs, inputs)
         for one, other in zip(tree_leaves(paired), tree_leaves(plain), strict=True):
             if not _are_close(one, other):
                 raise MaskError(

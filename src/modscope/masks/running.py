@@ -57,7 +57,7 @@ class Running:
         """
         positional, keywords = arguments(self.model, inputs)
         try:
-            with self._under(parameters), QuickAttention() if self.quick_attention else nullcontext():
+            with self.under(parameters), QuickAttention() if self.quick_attention else nullcontext():
                 return self.model(*positional, **keywords)
         except ModscopeError:
             raise
@@ -66,7 +66,7 @@ class Running:
             raise explained(error, doing, inputs, TaskError) from error
 
     @contextmanager
-    def _under(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    def under(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
         """The model reads these tensors as its parameters; its own are back afterwards.
 
         As `torch.func.functional_call` does, which looks for names and ties again in every call.

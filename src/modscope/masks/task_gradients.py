@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from modscope.calling import arguments, device_of, moved, split_batch
+from modscope.calling import device_of, moved, split_batch
+from modscope.masks.running import Running
 from modscope.tasks.task import Task, checked_loss
 
 
@@ -25,8 +25,7 @@ def task_gradients(model: nn.Module, task: Task, batch: Any, weights: Mapping[st
     tracked = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in weights}
     inputs, targets = split_batch(model, batch)
-    positional, keywords = arguments(model, inputs)
-    outputs = functional_call(model, {**frozen, **tracked}, positional, keywords)
+    outputs = Running(model)({**frozen, **tracked}, inputs, task)
     loss = checked_loss(task, outputs, moved(targets, device_of(model)))
     gradients = torch.autograd.grad(loss, list(tracked.values()), allow_unused=True)
     return {
