@@ -9,8 +9,7 @@ Two tasks on one network are masked weight by weight, row by row, unit by unit, 
 random groups of the same sizes (`RandomGroups`), learned the same way. *Separation* is the mean of two differences, in
 accuracy: the own task's minus the other's with only the mask's weights, and the other's minus the own without them. The
 *gap* is the separation minus that of random groups, with its 95 % interval over networks of several seeds (Student's
-t). Prices of a logit are the learner's defaults; coarse groups are also measured at five times that ("x 5")
-and more.
+t). Prices of a logit are the learner's defaults; clusters are also measured at five times that ("x 5").
 """
 
 from __future__ import annotations
@@ -123,9 +122,7 @@ class Network:
 
 
 MEASURED = {
-    "transformer": Network(
-        "transformer, left and right digit", transformer, ("weight", "unit", "head", "head x 5", "block")
-    ),
+    "transformer": Network("transformer, left and right digit", transformer, ("weight", "unit", "head", "block")),
     "add_mul": Network(
         "MLP, addition and multiplication",
         add_mul,
@@ -142,7 +139,6 @@ MEASURED = {
             "half rows",
             "cluster",
             "cluster x 5",
-            "cluster x 20",
             "layer",
         ),
     ),

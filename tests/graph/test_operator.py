@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import modscope.graph.operator as operators
-from modscope.graph.operator import NormalizedOperator, Stack, normalized_operator
+from modscope.graph import stack as stacks
+from modscope.graph.operator import NormalizedOperator, normalized_operator
+from modscope.graph.stack import Stack
 from modscope.graph.unit_graph import Block, UnitGraph
 from planted.graphs import chain, gaussian_mlp, pruned, random_blocks
 
@@ -72,7 +73,7 @@ def test_a_stack_multiplies_each_operator_with_its_own_vectors(name, share):
 
 @pytest.mark.parametrize("has_mkl", [True, False])
 def test_a_large_sparse_operator_multiplies_as_its_definition_both_ways(monkeypatch, has_mkl):
-    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)  # large enough for single precision, and the MKL
+    monkeypatch.setattr(stacks, "DOUBLE_ENTRIES", 0)  # large enough for single precision, and the MKL
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
     operator = normalized_operator(chain(pruned(gaussian_mlp(widths=(90, 80, 70)), 0.97)))
     stack, whole, rng = Stack([operator]), slow_operator_of(operator), np.random.default_rng(0)
@@ -83,9 +84,9 @@ def test_a_large_sparse_operator_multiplies_as_its_definition_both_ways(monkeypa
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_half_matrix_times_itself_is_as_defined(monkeypatch, seed):
-    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)
-    monkeypatch.setattr(operators, "ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(operators, "SHORT_SIDE", 40)
+    monkeypatch.setattr(stacks, "DOUBLE_ENTRIES", 0)
+    monkeypatch.setattr(stacks, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(stacks, "SHORT_SIDE", 40)
     weights = [np.abs(weight) for weight in gaussian_mlp(seed, widths=(50, 20, 60, 15))]
     renumbered = np.random.default_rng(seed).permutation(145)  # parts that are no stretches of units
     graph = chain(weights)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modscope.masks.learner import MaskLearner
-from modscope.masks.prices import COST_OF_ALL, COST_OF_ONE
+from modscope.masks.prices import COST_OF_ALL, COST_OF_ONE, LEAST_COST_OF_ALL
 from modscope.tasks.task import Task
 
 
@@ -48,7 +48,13 @@ def test_few_logits_do_not_share_the_price_of_many() -> None:
     price = default_price(wide(), INPUTS, F.cross_entropy, granularity=groups)
     without_first = wide()[2](torch.relu(wide()[0].bias.expand(32, -1)))
     loss_without = float(F.cross_entropy(without_first, torch.arange(32) % 4).detach())
-    assert price == pytest.approx(COST_OF_ONE * loss_without, rel=0.01)
+    assert price == pytest.approx(LEAST_COST_OF_ALL / 5 * loss_without, rel=0.01)
+
+
+def test_no_logit_of_some_hundred_costs_more_than_a_thousandth_part_of_the_loss() -> None:
+    price = default_price(wide(), INPUTS, F.cross_entropy, granularity="row")
+    without = torch.log(torch.tensor(4.0))
+    assert price == pytest.approx(COST_OF_ONE * float(without), rel=0.05)
 
 
 def test_a_loss_that_is_nothing_without_the_weights_is_priced_by_what_they_are_worth() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import modscope.graph.operator as operators
+import modscope.graph.stack as stacks
 import modscope.partition.embedding as embedding
 from modscope.graph.operator import normalized_operator
 from modscope.graph.unit_graph import UnitGraph
@@ -93,9 +93,9 @@ def test_torch_and_numpy_embed_alike(monkeypatch, is_exact, name):
         "sparse": chain(pruned(gaussian_mlp(widths=(150, 200, 170, 40)), 0.95)),
     }[name]
     monkeypatch.setattr(embedding, "SMALL_SIDE", 10_000 if is_exact else 0)
-    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 1 << 23 if name != "sparse" else 0)  # a sparse one stays sparse
+    monkeypatch.setattr(stacks, "DOUBLE_ENTRIES", 1 << 23 if name != "sparse" else 0)  # a sparse one stays sparse
     expected = laplacian_eigenvalues(graph, 6)
-    monkeypatch.setattr(operators, "is_numpy_best", lambda _: False)  # as on a GPU
+    monkeypatch.setattr(stacks, "is_numpy_best", lambda _: False)  # as on a GPU
     np.testing.assert_allclose(laplacian_eigenvalues(graph, 6), expected, atol=1e-5)
 
 
@@ -115,11 +115,11 @@ def test_blocks_with_next_to_nothing_new_stay_orthonormal_and_find_every_eigenva
 
 def test_the_half_graph_times_itself_gives_the_vectors_that_lanczos_finds(monkeypatch):
     graph = chain(gaussian_mlp(widths=(300, 150, 400)))
-    monkeypatch.setattr(operators, "DOUBLE_ENTRIES", 0)
+    monkeypatch.setattr(stacks, "DOUBLE_ENTRIES", 0)
     operator = normalized_operator(graph)
     found = []
     for short_side in (0, 200):
-        monkeypatch.setattr(operators, "SHORT_SIDE", short_side)
+        monkeypatch.setattr(stacks, "SHORT_SIDE", short_side)
         rng = np.random.default_rng(0)
         found.append(embed(operator, 8, graph.components[operator.units], rng=rng, tolerance=1e-4))
     np.testing.assert_allclose(found[0].eigenvalues, found[1].eigenvalues, atol=1e-5)

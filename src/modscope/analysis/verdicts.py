@@ -26,6 +26,7 @@ LEVEL = 0.05
 NULL_LABELS = {
     "shuffle_weights": "weights shuffled within each layer",
     "keep_unit_scale": "weights shuffled, every unit keeping its scale",
+    "keep_unit_scale_by_size": "weights shuffled among weights of like size, every unit keeping its scale",
     "keep_unit_scale_rewired": "connections rewired, every unit keeping its scale and their number",
 }
 NO_TASKS = "No task was given."

@@ -6,24 +6,18 @@ that nothing is stored between the forward pass and the backward pass: either dr
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
 
 import numpy as np
-from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from modscope import compiling
 
 BLOCK = 1024  # weights that are worked on at once: a dozen arrays of them fit in the fastest cache
 _f, _i = np.float32, np.int32
 
 
-def compiled(function: Function) -> Function:
-    """The function as machine code, kept on disk between runs."""
-    # "numpy" and "fast": a division by zero or an order of additions is no reason to leave the vector unit
-    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": True}
-    return cast("Function", njit(**options)(inspect.unwrap(function)))
+# "numpy" and "fast": a division by zero or an order of additions is no reason to leave the vector unit
+compiled = partial(compiling.compiled, error_model="numpy", fastmath=True)
 
 
 @compiled

@@ -55,7 +55,7 @@ class MaskLearner:
 
     Args:
         penalty: The paper's beta: how much a kept weight must be worth. None: raising all logits by one costs half
-            of what the task can lose, but no logit costs over 1/3000 of it (see `modscope.masks.prices`).
+            of what the task can lose; over 1/3000 of it a logit costs only if they are few (`modscope.masks.prices`).
         n_steps: Optimisation steps.
         learning_rate: Adam's, for the logits.
         n_samples: Mask samples per step; each sees its own chunk of the batch.

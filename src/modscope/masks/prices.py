@@ -15,15 +15,18 @@ from modscope.tasks.task import checked_loss
 # All logits up by one costs half of what the task can lose. In the same unit (their penalty times their weights, over
 # the batch) the paper's experiments lie mostly between 0.3 and 1.5 nats.
 COST_OF_ALL = 0.5
-# Few logits (units, layers) would share that among few. A logit settles where p (1 - p) times what its weights are
+# Some hundred logits (units) would share that among few. A logit settles where p (1 - p) times what its weights are
 # worth is its price: what is worth less than four prices, here about a thousandth of the loss, is removed.
 COST_OF_ONE = 1 / 3000
+# A few logits (clusters, heads) stand for much of the network each: all together cost no less than this.
+LEAST_COST_OF_ALL = 1 / 20
 
 
 def default_penalty(objective: Objective, logits: list[Tensor]) -> float:
-    """The penalty with which all logits together cost `COST_OF_ALL` of the task's loss, but none over `COST_OF_ONE`.
+    """The penalty with which all logits together cost `COST_OF_ALL` of what the task can lose.
 
-    So one default suits networks of a thousand and of a million weights, losses of any scale, and batches of any size.
+    None costs more than `COST_OF_ONE`, unless they are so few that all would cost less than `LEAST_COST_OF_ALL`. So one
+    default suits networks of a thousand and of a million weights, losses of any scale, and batches of any size.
 
     Args:
         objective: The task's loss under masks.
@@ -31,7 +34,8 @@ def default_penalty(objective: Objective, logits: list[Tensor]) -> float:
     """
     n_logits = sum(tensor.numel() for tensor in logits)
     loss, n_examples = _loss_at_stake(objective, logits)
-    penalty = min(COST_OF_ALL / n_logits, COST_OF_ONE) * loss * n_examples
+    share = min(COST_OF_ALL / n_logits, max(COST_OF_ONE, LEAST_COST_OF_ALL / n_logits))
+    penalty = share * loss * n_examples
     return float(f"{penalty:.3g}")  # a number to read, and to give again
 
 

@@ -11,15 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from modscope.graph.operator import (
-    Array,
-    NormalizedOperator,
-    Stack,
-    as_numpy,
-    is_alone,
-    namespace_of,
-    normalized_operator,
-)
+from modscope.graph.operator import NormalizedOperator, normalized_operator
+from modscope.graph.stack import Array, Stack, as_numpy, is_alone, namespace_of
 from modscope.graph.unit_graph import UnitGraph
 from modscope.partition.lanczos import largest_eigenpairs, n_blocks
 from modscope.randomness import Rng, generator

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import Array, as_numpy, namespace_of
+from modscope.graph.stack import Array, as_numpy, namespace_of
 
 SAMPLE = 20_000  # more points than this: the centres are found on a sample, then moved by all points
 ITERATIONS_ON_ALL = 3

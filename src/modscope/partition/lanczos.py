@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from modscope.graph.operator import Array, as_numpy, namespace_of
+from modscope.graph.stack import Array, as_numpy, namespace_of
 
 FIRST_CHECK = 5  # blocks in the basis before the first look at the residuals, and as many vectors as twice the wanted
 MAX_BLOCKS, MAX_PER_WANTED = 8, 4  # the basis grows to so many blocks, and so many vectors for each wanted one

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
 
 import numpy as np
-from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from modscope import compiling
 
-
-def compiled(function: Function) -> Function:
-    """The function as machine code, kept on disk between runs."""
-    # numba can compile the function itself only, not a wrapper that checks its arguments
-    return cast("Function", njit(cache=True, nogil=True)(inspect.unwrap(function)))
+compiled = partial(compiling.compiled, nogil=True)
 
 
 @compiled

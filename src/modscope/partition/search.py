@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from modscope.graph.operator import Array, NormalizedOperator, is_numpy_best, normalized_operator
+from modscope.graph.operator import NormalizedOperator, normalized_operator
+from modscope.graph.stack import Array, is_numpy_best
 from modscope.graph.unit_graph import UnitGraph
 from modscope.partition.embedding import embed_alike, shape_of
 from modscope.partition.kmeans import k_means
