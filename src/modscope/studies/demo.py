@@ -7,6 +7,7 @@ import os
 import platform
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -224,10 +225,13 @@ def _workers(n_jobs: int) -> Iterator[Executor | None]:
     from joblib.externals.loky import get_reusable_executor
 
     executor = get_reusable_executor(max_workers=n_jobs, timeout=IDLE_SECONDS)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
+    with warnings.catch_warnings():
+        # a worker that has compiled the loops for the first time is taken for one that leaks memory, and replaced
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=True, kill_workers=True)
 
 
 def _write_timings(folder: Path, seconds: dict[str, Any]) -> None:
