@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-import modscope.graph.operator as operators
+import modscope.graph.stack as stacks
 import modscope.partition.search as searches
 from modscope.graph.unit_graph import UnitGraph
 from modscope.graph.weights import chain_graph
@@ -41,7 +41,7 @@ def labels_of(found: Iterator[tuple[UnitGraph, Partition]]) -> list[np.ndarray]:
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Torch computes, on the CPU."""
-    for module in (operators, searches):
+    for module in (stacks, searches):
         monkeypatch.setattr(module, "is_numpy_best", lambda _: False)
 
 
