@@ -327,7 +327,7 @@ def draw(by_network: dict[str, list[Row]], path: Path) -> None:
     panels[0].set_ylabel("separation of two tasks (accuracy)")
     panels[-1].plot([], [], "o", color="C0", label="one logit per ...")
     panels[-1].plot([], [], "o", color="0.6", label="random groups of the same sizes")
-    panels[-1].legend(loc="upper right", fontsize=8, frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 
