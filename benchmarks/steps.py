@@ -33,7 +33,7 @@ def plain_step(model: nn.Module, inputs: Any, targets: Tensor, loss: Callable[[A
 def mask_step(objective: Objective, learner: MaskLearner) -> Step:
     """A step of learning a mask, as the learner takes it, with logits that keep 88 % of the weights."""
     logits = [tensor.requires_grad_() for tensor in objective.layout.initial(2.0, objective.generator.device)]
-    training = Training(objective, learner._settings(1e-3), logits)
+    training = Training(objective, learner._settings(1e-3, 2.0), logits)
     optimizer, batch = adam(logits), next(objective.task.batches("train"))
     return lambda: training.step(optimizer, batch, 0, 0.0, is_soft=True)
 

@@ -393,3 +393,18 @@ def test_without_any_setting_a_small_part_of_a_published_network_does_its_task(
         assert evaluate(network.model, task).accuracy > 0.93
     with applied(network.model, ~mask):
         assert evaluate(network.model, task).accuracy < 0.3
+
+
+def test_a_short_run_starts_where_its_steps_can_reach_and_a_long_one_at_98_percent() -> None:
+    starts = {n_steps: MaskLearner(n_steps=n_steps).to_dict()["initial_logit"] for n_steps in (20, 60, 80, 300)}
+    assert starts == pytest.approx({20: 1.0, 60: 3.0, 80: 4.0, 300: 4.0})
+    assert MaskLearner(n_steps=20, initial_logit=4.0).to_dict()["initial_logit"] == 4
+    assert MaskLearner(n_steps=20, schedule="constant").to_dict()["initial_logit"] == 2
+
+
+def test_a_short_run_removes_what_the_task_does_not_need() -> None:
+    model = planted_tasks.network([range(8), range(8, 16)])
+    task = planted_tasks.tasks(model, 2)[0]
+    mask = MaskLearner(n_steps=30)(model, task)
+    assert mask.density < 0.9
+    assert mask.n_kept > 0

@@ -19,7 +19,16 @@ from modscope.jobs.executors import map_in_order
 from modscope.masks.layout import Granularity, Layout, layout_of, needs_wiring
 from modscope.masks.mask import Mask, MaskSet
 from modscope.masks.objective import prepared
-from modscope.masks.optimise import LOCAL, NotFiniteError, PenaltyOn, Schedule, Settings, Training, accuracy_gap
+from modscope.masks.optimise import (
+    LOCAL,
+    NotFiniteError,
+    PenaltyOn,
+    Schedule,
+    Settings,
+    Training,
+    accuracy_gap,
+    mean_rate,
+)
 from modscope.masks.pairs import PairedNetwork, on_pairs
 from modscope.masks.parameters import chosen_parameters
 from modscope.masks.prices import default_penalty
@@ -32,6 +41,7 @@ from modscope.wiring.wiring import Wiring
 # What is sampled when the user does not say. What one weight is worth, the gradient foretells. What a unit is worth it
 # does not: nearly nothing while an indispensable unit is whole, and anything while it is gone. So groups are sampled
 # softly, on the way between the two.
+START = 4.0
 BEST_ESTIMATOR: Mapping[str, str] = {"weight": LOCAL, "group": "hard_concrete"}
 
 
@@ -59,8 +69,9 @@ class MaskLearner:
         n_steps: Optimisation steps.
         learning_rate: Adam's, for the logits.
         n_samples: Mask samples per step; each sees its own chunk of the batch.
-        initial_logit: Where all logits start. 4 keeps 98 %; from the paper's 2, 88 %, networks with many layers of
-            convolutions or attention start below the accuracy from which they can be learned.
+        initial_logit: Where all logits start. None: at 4, which keeps 98 % (from the paper's 2, 88 %, networks with
+            many layers of convolutions or attention start below the accuracy from which they can be learned); in a
+            run so short that none could reach 0 from there, half as far from 0 as a logit can move.
         estimator: "local_reparameterization" (samples outputs of linear layers on vectors, and is "rao_blackwell"
             elsewhere and in the last steps), "rao_blackwell", "straight_through" (the paper's), "hard_concrete" or
             "continuous_sparsification". None: the best known for the granularity, see `BEST_ESTIMATOR`.
@@ -92,7 +103,7 @@ class MaskLearner:
     n_steps: int = 300
     learning_rate: float = 0.2
     n_samples: int = 4
-    initial_logit: float = 4.0
+    initial_logit: float | None = None
     estimator: str | None = None
     granularity: Granularity = "weight"
     parameters: str | Sequence[str] = "weights"
@@ -111,17 +122,25 @@ class MaskLearner:
             raise MaskError(f"n_samples must be a whole number of at least 1, got {self.n_samples!r}")
         if self.removed not in ("zero", "counterfactual"):
             raise MaskError(f"removed must be 'zero' or 'counterfactual', got {self.removed!r}")
-        self._settings(0.0 if self.penalty is None else self.penalty)  # checks the others
+        # checks the others
+        self._settings(self.penalty or 0.0, START if self.initial_logit is None else self.initial_logit)
 
-    def _settings(self, penalty: float) -> Settings:
-        names = {field.name for field in dataclasses.fields(Settings)} - {"penalty", "estimator"}
-        return Settings(penalty=penalty, estimator=self._estimator(), **{name: getattr(self, name) for name in names})
+    def _settings(self, penalty: float, start: float) -> Settings:
+        chosen: dict[str, Any] = {"penalty": penalty, "estimator": self._estimator(), "initial_logit": start}
+        names = {field.name for field in dataclasses.fields(Settings)} - chosen.keys()
+        return Settings(**chosen, **{name: getattr(self, name) for name in names})
 
     def _estimator(self) -> str:
         if self.estimator is not None:
             return self.estimator
         is_per_weight = isinstance(self.granularity, str) and self.granularity == "weight"
         return BEST_ESTIMATOR["weight" if is_per_weight else "group"]
+
+    def _start(self) -> float:
+        if self.initial_logit is not None:
+            return self.initial_logit
+        reach = self.learning_rate * self.n_steps * mean_rate(self.schedule)  # Adam moves by about the rate a step
+        return min(START, reach / 2)
 
     @classmethod
     def csordas2021(cls, **changes: Any) -> MaskLearner:
@@ -170,9 +189,9 @@ class MaskLearner:
                 objective = dataclasses.replace(objective, groups=None, read_once=frozenset())
             if self.vmap and self.n_samples > 1:
                 objective = objective.with_vmap()
-            initial = [tensor.requires_grad_() for tensor in layout.initial(self.initial_logit, device)]
+            initial = [tensor.requires_grad_() for tensor in layout.initial(self._start(), device)]
             penalty = default_penalty(objective, initial) if self.penalty is None else self.penalty
-            training = Training(objective, self._settings(penalty), initial)
+            training = Training(objective, self._settings(penalty, self._start()), initial)
             details = {"task": task.name, "seed": seed, "learner": {**self.to_dict(), "penalty": penalty}}
             try:
                 logits = training.run()
@@ -208,7 +227,7 @@ class MaskLearner:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        settings["estimator"] = self._estimator()
+        settings["estimator"], settings["initial_logit"] = self._estimator(), self._start()
         if isinstance(self.granularity, Partition):
             settings["granularity"] = "partition"
         elif not isinstance(self.granularity, str):

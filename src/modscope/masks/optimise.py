@@ -27,6 +27,7 @@ _RATE_AT: Mapping[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
+_MEAN_RATE: Mapping[str, float] = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}
 _CHECK_EVERY = 50  # steps between two looks at how many logits crossed 0
 _N_ACCURACY_BATCHES = 4
 
@@ -38,6 +39,11 @@ class NotFiniteError(MaskError):
         super().__init__(message)
         self.step = step
         self.logits = logits
+
+
+def mean_rate(schedule: str) -> float:
+    """The mean learning rate over a run, as a share of the first; 1 for a schedule that is not known."""
+    return _MEAN_RATE.get(schedule, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
