@@ -218,3 +218,14 @@ def test_tasks_are_one_or_several_with_names_of_their_own():
         as_tasks([first, second, first])
     with pytest.raises(TaskError, match="got str"):
         as_tasks(["first"])
+
+
+def test_a_task_for_tests_evaluates_the_same_without_its_training_data() -> None:
+    batches = [(torch.randn(4, 3), torch.randint(2, (4,)))]
+    task = Task("t", [*batches, *batches], batches, loss=F.cross_entropy, correct=lambda o, y: o.argmax(1) == y)
+    model = torch.nn.Linear(3, 2)
+    lighter = task.for_tests()
+    assert evaluate(model, lighter).accuracy == evaluate(model, task).accuracy
+    assert len(list(task.batches("train"))) == 2
+    with pytest.raises(TaskError, match="no train data"):
+        next(lighter.batches("train"))

@@ -120,6 +120,7 @@ class LesionEngine:
         self._units = np.arange(wiring.n_units)
         self._fill = fill_for(self._model, wiring, self._units, value=value, reference=reference, rng=rng)
         self._batches = shared_batches(self._model, self._tasks, n_examples)
+        self._tasks = tuple(task.for_tests() for task in self._tasks)
         self.is_replayed = self._replays_exactly()
 
     @property

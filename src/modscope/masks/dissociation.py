@@ -113,7 +113,8 @@ def dissociation(
     tested = [mask & both_feel for mask in masks]
     removed = _lost(model, pair, whole, masks)
     exclusive = _lost(model, pair, whole, [masks[0] - masks[1], masks[1] - masks[0]])
-    draw = partial(_random_difference, model, pair, whole, tested, strata, seed_of(rng))
+    lighter = (pair[0].for_tests(), pair[1].for_tests())
+    draw = partial(_random_difference, model, lighter, whole, tested, strata, seed_of(rng))
     description = f"random removals, {pair[0].name} and {pair[1].name}"
     null = map_in_order(draw, range(n_samples), executor=executor, description=description, runs_a_model=True)
     value = _double_difference(_lost(model, pair, whole, tested))

@@ -27,6 +27,7 @@ from modscope.masks.chunked_linear import Scratch, chunked_linear
 from modscope.masks.compiled import flat, kernels_for
 from modscope.masks.sampling import rao_blackwell
 
+LARGE = 1 << 17  # entries of a matrix from which on products in bfloat16 are worth their rounding
 _OTHERWISE = (
     "the model reads a weight in another way than on the first batch, so its outputs cannot be sampled; "
     'use MaskLearner(estimator="straight_through")'
@@ -224,9 +225,11 @@ def _single_or_half(numbers: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def variance_precision(weight: Tensor) -> torch.dtype:
     """The precision in which variances of sums are computed: two digits are enough for how loud noise is.
 
-    Bfloat16 for weights of single precision where the hardware multiplies it in half the time, else the weight's.
+    Bfloat16 for matrices of single precision, large enough for the saving to exceed what rounding costs, where the
+    hardware multiplies it in half the time; else the weight's own.
     """
-    if weight.dtype != torch.float32 or not _multiplies_halves_quickly(weight.device):
+    is_large = weight.numel() >= LARGE
+    if weight.dtype != torch.float32 or not is_large or not _multiplies_halves_quickly(weight.device):
         return weight.dtype
     return torch.bfloat16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
@@ -74,6 +75,12 @@ class Task:
             yield batch
         if is_empty:
             raise TaskError(f"task '{self.name}' has no {split} data; give at least one batch")
+
+    def for_tests(self) -> Task:
+        """The task without its training data: all that a worker needs who only evaluates, and far less to send."""
+        lighter = copy.copy(self)  # not `replace`, which would look at the data again, and so begin to load it
+        object.__setattr__(lighter, "train", ())
+        return lighter
 
 
 @dataclass(frozen=True, eq=False)
