@@ -44,7 +44,7 @@ class _Recorder(TorchDispatchMode):
     """Writes down every operation that reaches a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.result = Program()
         self.model = model
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}

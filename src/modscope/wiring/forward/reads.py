@@ -59,7 +59,7 @@ class ReadMode(TorchDispatchMode):
     def __init__(
         self, model: nn.Module, wiring: Wiring, units: np.ndarray, replace: Replace, error: type[ModscopeError]
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self._model = model
         self._wiring = wiring
         self._units = units
