@@ -65,3 +65,9 @@ def needed(model: nn.Sequential, output: int) -> Mask:
     own = torch.zeros_like(second)
     own[output] = rows
     return Mask({"0.weight": first, "2.weight": own})
+
+
+def two_apart() -> tuple[nn.Sequential, list[Task], list[Mask]]:
+    """A network of two outputs that share no unit, the task of each, and the weights that it needs."""
+    model = network([range(8), range(8, 16)])
+    return model, tasks(model, 2), [needed(model, k) for k in range(2)]

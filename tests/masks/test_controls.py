@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from fingerprint import differences
 from masks import planted_tasks
@@ -12,18 +11,12 @@ from modscope.errors import MaskError
 from modscope.masks.controls import chance_of_one_more, mask_controls, succeeded, with_random_weights
 from modscope.masks.learner import MaskLearner
 from modscope.masks.mask import Mask
-from modscope.tasks.task import Task
 
 LEARNER = MaskLearner(penalty=0.02, n_steps=120)
 
 
-def planted() -> tuple[nn.Sequential, list[Task], list[Mask]]:
-    model = planted_tasks.network([range(8), range(8, 16)])
-    return model, planted_tasks.tasks(model, 2), [planted_tasks.needed(model, k) for k in range(2)]
-
-
 def test_a_planted_mask_passes_both_controls_and_an_empty_or_idle_one_fails() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     before = state_of(model)
     found = mask_controls(model, masks[0], tasks[0], learner=LEARNER)
     assert differences(before, state_of(model)) == []
@@ -39,7 +32,7 @@ def test_a_planted_mask_passes_both_controls_and_an_empty_or_idle_one_fails() ->
 
 
 def test_the_controls_learn_masks_of_the_same_size_on_other_weights_each_time() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     found = mask_controls(model, masks[0], tasks[0], learner=LEARNER, n_networks=4)
     assert len(set(found.random_mask_accuracies)) > 1
     learned = sorted(found.random_mask_accuracies)[found.n_failed :]
@@ -57,7 +50,7 @@ def test_the_controls_learn_masks_of_the_same_size_on_other_weights_each_time() 
 
 def test_a_mask_that_random_weights_match_is_called_built() -> None:
     """Random weights with a readout of their own: a mask finds nothing there that shuffled weights do not offer."""
-    model, tasks, _ = planted()
+    model, tasks, _ = planted_tasks.two_apart()
     noise = with_random_weights(model, rng=5)
     built = mask_controls(noise, LEARNER(noise, tasks[0]), tasks[0], learner=LEARNER)
     assert not built.passes
@@ -93,7 +86,7 @@ def test_what_befalls_more_than_a_third_of_the_learnings_is_no_failure() -> None
 
 
 def test_an_empty_mask_needs_no_learning() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
 
     def learner(*_: object, **__: object) -> Mask:
         raise AssertionError("learned")
@@ -111,7 +104,7 @@ def test_equal_controls_leave_the_noise_of_the_test_examples() -> None:
 
 
 def test_random_weights_keep_their_sizes_and_lose_their_places() -> None:
-    model, _, _ = planted()
+    model, _, _ = planted_tasks.two_apart()
     shuffled = with_random_weights(model, rng=0)
     for one, other in zip(model.parameters(), shuffled.parameters(), strict=True):
         assert torch.equal(one.detach().flatten().sort()[0], other.detach().flatten().sort()[0])

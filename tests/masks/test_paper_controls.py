@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from masks import planted_tasks
 from modscope.errors import MaskError
@@ -22,13 +21,8 @@ from modscope.tasks.task import Task, evaluate
 LEARNER = MaskLearner(penalty=0.02, n_steps=120)
 
 
-def planted() -> tuple[nn.Sequential, list[Task], list[Mask]]:
-    model = planted_tasks.network([range(8), range(8, 16)])
-    return model, planted_tasks.tasks(model, 2), [planted_tasks.needed(model, k) for k in range(2)]
-
-
 def test_half_masks_mask_the_two_halves_of_the_layers() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     nothing = masks[0] & ~masks[0]
     found = half_masks(model, Mask({**masks[0].kept, "2.weight": nothing["2.weight"]}), tasks)
     assert found.early[0] == 1
@@ -37,14 +31,14 @@ def test_half_masks_mask_the_two_halves_of_the_layers() -> None:
 
 
 def test_a_mask_of_one_layer_has_no_late_half_and_leaves_the_network_whole() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     found = half_masks(model, masks[0].restrict(["0.weight"]), tasks)
     assert found.late == (1, 1)
     assert found.early == found.full
 
 
 def test_the_control_task_asks_for_everything_at_once() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     both = control_task(tasks)
     assert evaluate(model, both).accuracy == 1
     control = LEARNER(model, both)
@@ -53,14 +47,14 @@ def test_the_control_task_asks_for_everything_at_once() -> None:
 
 
 def test_parts_of_one_data_set_take_turns_in_the_control_task() -> None:
-    model, tasks, _ = planted()
+    model, tasks, _ = planted_tasks.two_apart()
     parts = [Task(n, tasks[0].train[:k], [1], loss=tasks[0].loss, correct=len) for n, k in (("a", 3), ("b", 1))]  # type: ignore[index, arg-type]
     assert len(list(control_task(parts).train)) == 4
     assert evaluate(model, control_task(tasks)).n_examples == 4 * 128
 
 
 def test_the_first_full_mask_is_the_control_at_the_ends_and_the_inverse_between() -> None:
-    _, _, masks = planted()
+    _, _, masks = planted_tasks.two_apart()
     mixed = first_full_mask(masks[0], masks[1], ["2.weight"])
     assert torch.equal(mixed["2.weight"], masks[1]["2.weight"])
     assert torch.equal(mixed["0.weight"], ~masks[0]["0.weight"])
@@ -69,7 +63,7 @@ def test_the_first_full_mask_is_the_control_at_the_ends_and_the_inverse_between(
 
 
 def test_copied_weights_make_two_tasks_one() -> None:
-    model, _, _ = planted()
+    model, _, _ = planted_tasks.two_apart()
     columns, rows = ("0.weight", slice(6, 12), slice(0, 6)), ("2.weight", slice(1, 2), slice(0, 1))
     copied = copy_weights(model, inputs=columns, outputs=rows)
     x = torch.randn(5, planted_tasks.N_INPUTS, generator=torch.Generator().manual_seed(0))
@@ -79,7 +73,7 @@ def test_copied_weights_make_two_tasks_one() -> None:
 
 
 def test_stability_is_the_iou_of_every_two_seeds() -> None:
-    _, _, masks = planted()
+    _, _, masks = planted_tasks.two_apart()
     found = stability([masks[0], masks[0], masks[1]])
     assert [(pair.first, pair.second, pair.iou) for pair in found.pairs] == [(0, 1, 1), (0, 2, 0), (1, 2, 0)]
     assert found.mean == pytest.approx(1 / 3)
@@ -101,7 +95,7 @@ def test_the_chance_beside_stability_is_what_random_masks_of_these_sizes_have() 
 
 
 def test_the_gradient_of_the_whole_mask_is_the_gradient_itself() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     noisy = with_random_weights(model, rng=0)  # at its own outputs a network has no gradient
     everything = masks[0] | ~masks[0]
     assert gradient_cosine(noisy, everything, tasks[0]).total == pytest.approx(1, abs=1e-5)
@@ -111,7 +105,7 @@ def test_the_gradient_of_the_whole_mask_is_the_gradient_itself() -> None:
 
 
 def test_the_gradient_cosine_is_that_of_gradients_by_backward() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     noisy = with_random_weights(model, rng=0)
 
     def gradients(masked: bool) -> torch.Tensor:
@@ -128,7 +122,7 @@ def test_the_gradient_cosine_is_that_of_gradients_by_backward() -> None:
 
 
 def test_noise_on_one_module_leaves_the_other_task_alone() -> None:
-    model, tasks, masks = planted()
+    model, tasks, masks = planted_tasks.two_apart()
     strata = {name: (p.detach().abs() > 0.5).to(torch.uint8) for name, p in model.named_parameters() if p.ndim == 2}
     found = interference(model, Mask(masks[0].kept, strata=strata), tasks, noise=2.0)
     assert found.lost[0] > 0.4
